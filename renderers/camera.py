@@ -129,7 +129,7 @@ class Camera:
         return torch.cat([top, self.cam_from_world[3:]], dim=0)
 
     @property
-    def center(self) -> Float[Tensor, "3"]:
+    def center(self) -> Float[Tensor, " 3"]:
         """Position of the camera in the world, in metres."""
         return self.world_from_cam[:3, 3]
 

@@ -1,4 +1,4 @@
-"""The error every part raises for input, files and machines, and the shape check behind every dataclass."""
+"""The error for input, files and machines, and the shape check behind every dataclass."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ def check_shapes(owner: object, **shapes: tuple[int | str, ...]) -> None:
                 fits &= size == want
         if not fits:
             known = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+            known = f" with {known}" if known else ""
             raise SceneError(
                 f"{type(owner).__name__}.{field} has shape {got}",
-                why=f"it must be ({', '.join(map(str, wanted))}){' with ' + known if known else ''}",
+                why=f"it must be ({', '.join(map(str, wanted))}){known}",
                 fix=f"pass {field} with the shape above",
             )

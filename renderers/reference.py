@@ -75,9 +75,8 @@ def _visible(
 
     x, y, z = points.unbind(-1)
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
-    guard_x, guard_y = (
-        FOV_GUARD * 0.5 * n / f for n, f in ((camera.width, fx), (camera.height, fy))
-    )
+    guard_x = FOV_GUARD * 0.5 * camera.width / fx
+    guard_y = FOV_GUARD * 0.5 * camera.height / fy
     slope_x = torch.clamp(x / z, -cx / fx - guard_x, (camera.width - cx) / fx + guard_x)
     slope_y = torch.clamp(y / z, -cy / fy - guard_y, (camera.height - cy) / fy + guard_y)
     zero = torch.zeros_like(z)

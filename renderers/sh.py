@@ -1,4 +1,4 @@
-"""Real spherical harmonics of degree 1 to 3: how a splat's colour changes with the side it is seen from."""
+"""Real spherical harmonics of degree 1 to 3: a splat's colour by the side it is seen from."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -63,33 +63,36 @@ class Splats:
     @classmethod
     def empty(cls) -> Splats:
         """No splats at all: a valid scene that shows only the background."""
-        return cls(
-            torch.zeros(0, 3),
-            torch.zeros(0, 4),
-            torch.zeros(0, 3),
-            torch.zeros(0),
-            torch.zeros(0, 3),
-        )
+        shapes = ((0, 3), (0, 4), (0, 3), (0,), (0, 3))
+        return cls(*(torch.zeros(shape) for shape in shapes))
 
     def __getitem__(self, rows: Tensor | slice) -> Splats:
         """Rows by mask, index or slice."""
-        return Splats(*(None if v is None else v[rows] for v in self._values()))
+        return self._map(lambda values: values[rows])
 
     def to(self, *args: torch.device | torch.dtype | str) -> Splats:
         """The same splats on another device or in another dtype, as :meth:`torch.Tensor.to`."""
-        return Splats(*(None if v is None else v.to(*args) for v in self._values()))
+        return self._map(lambda values: values.to(*args))
 
     def detach(self) -> Splats:
         """The same splats without gradient history."""
-        return Splats(*(None if v is None else v.detach() for v in self._values()))
+        return self._map(Tensor.detach)
 
     @property
     def requires_grad(self) -> bool:
         """Whether any field takes part in automatic differentiation."""
-        return any(v is not None and v.requires_grad for v in self._values())
+        values = (getattr(self, field.name) for field in fields(self))
+        return any(v is not None and v.requires_grad for v in values)
 
-    def _values(self) -> tuple[Tensor | None, ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Splats:
+        return Splats(
+            change(self.means),
+            change(self.quats),
+            change(self.scales),
+            change(self.opacities),
+            change(self.colors),
+            None if self.sh is None else change(self.sh),
+        )
 
 
 def join(parts: Sequence[Splats]) -> Splats:
@@ -97,8 +100,14 @@ def join(parts: Sequence[Splats]) -> Splats:
     parts = [part for part in parts if len(part)] or [Splats.empty()]
     k = max(0 if part.sh is None else part.sh.shape[1] for part in parts)
     sh = torch.cat([_padded_sh(part, k) for part in parts]) if k else None
-    names = ("means", "quats", "scales", "opacities", "colors")
-    return Splats(*(torch.cat([getattr(part, name) for part in parts]) for name in names), sh=sh)
+    return Splats(
+        torch.cat([part.means for part in parts]),
+        torch.cat([part.quats for part in parts]),
+        torch.cat([part.scales for part in parts]),
+        torch.cat([part.opacities for part in parts]),
+        torch.cat([part.colors for part in parts]),
+        sh,
+    )
 
 
 def _padded_sh(part: Splats, k: int) -> Tensor:
