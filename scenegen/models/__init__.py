@@ -1,0 +1,42 @@
+"""Weights by other people: what exists, where it comes from, verified loading.
+
+>>> from scenegen import models
+>>> models.pull("migan")          # once, online
+>>> models.model_path("migan")    # ever after, offline
+
+Names load on first use (PEP 562), so that importing the package stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scenegen.models.registry import MODELS, Model, find_model
+    from scenegen.models.store import installed_folder, is_present, model_path, pull
+
+_HOME = {
+    "MODELS": "scenegen.models.registry",
+    "Model": "scenegen.models.registry",
+    "find_model": "scenegen.models.registry",
+    "installed_folder": "scenegen.models.store",
+    "is_present": "scenegen.models.store",
+    "model_path": "scenegen.models.store",
+    "pull": "scenegen.models.store",
+}
+__all__ = [
+    "MODELS",
+    "Model",
+    "find_model",
+    "installed_folder",
+    "is_present",
+    "model_path",
+    "pull",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'scenegen.models' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
