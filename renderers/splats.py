@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from renderers.errors import SceneError, check_shapes
@@ -70,9 +70,9 @@ class Splats:
         """Rows by mask, index or slice."""
         return self._map(lambda values: values[rows])
 
-    def to(self, *args: torch.device | torch.dtype | str) -> Splats:
+    def to(self, where: torch.device | torch.dtype) -> Splats:
         """The same splats on another device or in another dtype, as :meth:`torch.Tensor.to`."""
-        return self._map(lambda values: values.to(*args))
+        return self._map(lambda values: values.to(where))
 
     def detach(self) -> Splats:
         """The same splats without gradient history."""
@@ -83,6 +83,13 @@ class Splats:
         """Whether any field takes part in automatic differentiation."""
         values = (getattr(self, field.name) for field in fields(self))
         return any(v is not None and v.requires_grad for v in values)
+
+    @property
+    def drawable(self) -> Bool[Tensor, " n"]:
+        """Rows that renderers draw: finite in every field, and with a rotation."""
+        values = (getattr(self, field.name) for field in fields(self))
+        finite = [v[..., None].isfinite().flatten(1).all(1) for v in values if v is not None]
+        return torch.stack(finite).all(0) & (self.quats != 0).any(1)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Splats:
         return Splats(

@@ -5,6 +5,6 @@ from __future__ import annotations
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-install_import_hook(["renderers", "spatial_memory", "scenegen", "viewer"], "beartype.beartype")
+install_import_hook(["renderers", "spatial_memory", "scenegen", "viewer"], "typecheck.check")
 settings.register_profile("scenegen", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("scenegen")

@@ -1,0 +1,308 @@
+"""The command line: reads arguments, prints events, holds no algorithm."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from renderers.errors import SceneError
+from scenegen.config import CreateConfig
+
+if TYPE_CHECKING:
+    from scenegen.world import Event, World
+
+EXIT_USER = 2
+"""Exit code of everything that the user can fix."""
+EXIT_STOPPED = 130
+"""Exit code after Ctrl-C, as shells expect."""
+FPS = 30
+"""Frames a second of films."""
+
+logger = logging.getLogger("scenegen")
+Flat = tyro.conf.arg(name="")  # --quality, not --config.quality
+
+
+def create(
+    photo: tyro.conf.Positional[Path],
+    out: Path,
+    config: Annotated[CreateConfig, Flat] = CreateConfig(),  # noqa: B008  (frozen)
+    json: bool = False,
+) -> None:
+    """Make a world from a photograph.
+
+    Args:
+        photo: The photograph: any image that Pillow reads.
+        out: New or empty folder for the world.
+        json: Print every event as one line of JSON.
+    """
+    from dataclasses import asdict
+
+    from scenegen.world import create_events
+
+    _report(create_events(photo, out, **asdict(config)), as_json=json)
+    if not json:
+        _say(f"walk through it:  scenegen view {out}")
+
+
+def view(
+    source: tyro.conf.Positional[Path],
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    out: Path | None = None,
+    config: Annotated[CreateConfig, Flat] = CreateConfig(),  # noqa: B008
+) -> None:
+    """Walk through a world in the browser. Given a photograph, make its world live.
+
+    Args:
+        source: Folder of a world, or a photograph.
+        host: Address to listen on. Anything but 127.0.0.1 lets others in, without a password.
+        port: Port to listen on; the next free one when it is taken.
+        out: For a photograph: folder for its world; worlds/NAME when left out.
+    """
+    from dataclasses import asdict
+
+    import scenegen
+    import viewer
+
+    if source.is_dir():
+        viewer.view_world(scenegen.open(source, config.renderer), host=host, port=port)
+        return
+    folder = out or Path("worlds") / source.stem
+    viewer.view_photo(source, folder, asdict(config), host=host, port=port)
+
+
+def grow(
+    world: tyro.conf.Positional[Path], path: str, distance: float = 1.0, json: bool = False
+) -> None:
+    """Walk a path through a world and fill what it uncovers.
+
+    Args:
+        world: Folder of the world.
+        path: forward, left, right, up, around, or a transforms.json file.
+        distance: Length of a named walk, in metres.
+        json: Print every event as one line of JSON.
+    """
+    import scenegen
+
+    _report(scenegen.open(world).grow(path, distance), as_json=json)
+
+
+def render(
+    world: tyro.conf.Positional[Path],
+    out: Path,
+    path: str | None = None,
+    distance: float = 1.0,
+    depth: bool = False,
+) -> None:
+    """Draw a world: one picture, a film, or a folder of frames.
+
+    Args:
+        world: Folder of the world.
+        out: FILE.png (the end of the path), FILE.mp4, or a folder for numbered frames.
+        path: forward, left, right, up, around, or a transforms.json file; the photograph's own
+            camera when left out.
+        distance: Length of a named walk, in metres.
+        depth: Also write depth as NPY (float32 metres; NaN unknown, +inf sky).
+    """
+    import scenegen
+    from scenegen.world import path_cameras
+
+    opened = scenegen.open(world)
+    cameras = [opened.camera0]
+    if path is not None:
+        cameras = path_cameras(opened.camera0, path, distance, film=True)
+    _draw(opened, cameras, out, depth)
+
+
+def export(
+    world: tyro.conf.Positional[Path],
+    file: tyro.conf.Positional[Path],
+    format: str | None = None,
+) -> None:
+    """Write a world for other programs: .ply (splats) or .glb (mesh).
+
+    Args:
+        world: Folder of the world.
+        file: File to write; its suffix chooses the format.
+        format: Format by name, when the suffix does not say.
+    """
+    import scenegen
+
+    written = scenegen.open(world).export(file, format)
+    _say(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
+
+
+def models(
+    action: tyro.conf.Positional[Literal["list", "pull"]] = "list",
+    names: tyro.conf.Positional[tuple[str, ...]] = (),
+) -> None:
+    """List the models that can be pulled, or pull some.
+
+    Args:
+        action: list or pull.
+        names: For pull: which models.
+    """
+    from scenegen import models as store
+
+    if action == "pull":
+        if not names:
+            raise SceneError(
+                "no model to pull was named",
+                why="`models pull` takes one or more names",
+                fix=f"choose from: {', '.join(store.MODELS)}",
+            )
+        for name in names:
+            _say(f"{name}: {store.pull(name, progress=_say)}")
+        return
+    for model in store.MODELS.values():
+        state = "here" if store.is_present(model.name) else "not here"
+        _say(f"{model.name:12} {model.role:9} {model.size / 1e6:6.1f} MB  {state:9}"
+             f" {model.licence}: {model.quality}")  # fmt: skip
+    _say(f"folder: {store.installed_folder()}")
+
+
+def doctor(json: bool = False) -> None:
+    """Say what runs on this machine, what does not, why, and the fix.
+
+    Args:
+        json: Print one JSON object instead of text.
+    """
+    from scenegen.doctor import examine, report_lines
+
+    findings = examine()
+    for line in [_dumps(findings)] if json else report_lines(findings):
+        _say(line)
+
+
+COMMANDS = {
+    "create": create,
+    "view": view,
+    "grow": grow,
+    "render": render,
+    "export": export,
+    "models": models,
+    "doctor": doctor,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 2 the user can fix it, 130 stopped."""
+    from scenegen.doctor import check_own_packages
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("scenegen").setLevel(logging.INFO)
+    logging.getLogger().setLevel(logging.WARNING)
+    try:
+        check_own_packages()
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="scenegen", description=__doc_help__, args=argv
+        )
+    except SceneError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_USER
+    except KeyboardInterrupt:
+        print("stopped; what was committed stays", file=sys.stderr)  # noqa: T201
+        return EXIT_STOPPED
+    return 0
+
+
+__doc_help__ = "One photograph becomes a 3D world you can walk through."
+
+
+def _report(events: Iterable[Event], *, as_json: bool) -> None:
+    """Print a stream of events: a bar on a terminal, otherwise one line each."""
+    from tqdm import tqdm
+
+    from scenegen.world import Committed, Planned, Skipped
+
+    bar = None
+    for event in events:
+        if as_json:
+            _say(_dumps({"event": type(event).__name__, **_plain(event)}))
+        elif not sys.stderr.isatty():
+            _say(str(event))
+        elif isinstance(event, Planned):
+            bar = tqdm(total=len(event.cameras), unit="view", desc="growing")
+        elif isinstance(event, (Committed, Skipped)) and bar is not None:
+            bar.set_postfix_str(str(event), refresh=False)
+            bar.update()
+        else:
+            tqdm.write(str(event))
+    if bar is not None:
+        bar.close()
+
+
+def _plain(event: Event) -> dict[str, object]:
+    """The fields of an event that JSON can hold; tensors by their size."""
+    from renderers import Camera, Splats
+
+    result: dict[str, object] = {}
+    for name, value in vars(event).items():
+        if isinstance(value, Splats):
+            result[name] = len(value)
+        elif isinstance(value, Camera):
+            result[name] = value.cam_from_world.tolist()
+        elif name == "cameras":
+            result[name] = len(value)
+        else:
+            result[name] = value
+    return result
+
+
+def _draw(world: World, cameras: list, out: Path, depth: bool) -> None:
+    """Render cameras to a picture, a film or a folder, by the suffix of ``out``."""
+    from scenegen.export.images import write_depth, write_png
+    from scenegen.export.transforms import write_transforms
+    from scenegen.export.video import write_mp4
+
+    started = time.monotonic()
+    suffix = out.suffix.lower()
+    if suffix == ".mp4":
+        write_mp4(out, (world.render(camera).rgb for camera in cameras), FPS)
+    elif suffix == ".png":
+        cameras = cameras[-1:]
+        image = world.render(cameras[0])
+        write_png(out, image.rgb)
+        if depth:
+            write_depth(out.with_suffix(".npy"), image.depth)
+    elif suffix == "":
+        _make_folder(out)
+        for number, camera in enumerate(cameras):
+            image = world.render(camera)
+            write_png(out / f"{number:05d}.png", image.rgb)
+            if depth:
+                write_depth(out / f"{number:05d}.npy", image.depth)
+        write_transforms(out / "transforms.json", cameras)
+    else:
+        raise SceneError(
+            f"cannot draw to {out.name}",
+            why=f"{suffix} is neither a picture nor a film",
+            fix="give a name that ends in .png or .mp4, or a folder",
+        )
+    _say(f"{out}: {len(cameras)} frames, {time.monotonic() - started:.1f} s")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SceneError(
+            f"cannot make the folder {folder}",
+            why=error.strerror or str(error),
+            fix="give another --out",
+        ) from error
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, allow_nan=False, default=str)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201

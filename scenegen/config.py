@@ -1,0 +1,34 @@
+"""What a user can choose when a world is made: one dial, and names for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Extent = Literal["photo", "look"]
+Quality = Literal["draft", "standard", "high"]
+
+LONG_SIDE: dict[Quality, int] = {"draft": 512, "standard": 768, "high": 1024}
+"""The dial: longer side of every view, in pixels. Splats, time and memory follow its square."""
+
+
+@dataclass(frozen=True)
+class CreateConfig:
+    """How a photograph becomes a world."""
+
+    extent: Extent = "look"
+    """How much is built: photo, what the photograph shows; look, also about 45 degrees to both
+    sides and half a metre around."""
+    quality: Quality = "standard"
+    """Size of every view: draft 512, standard 768, high 1024 pixels on its longer side."""
+    seed: int = 0
+    """Same photograph, seed and backends: same world."""
+    fov: float | None = None
+    """Horizontal field of view of the photograph in degrees. Left out: read from the file, or a
+    usual lens where the file does not say."""
+    depth: str = "auto"
+    """Depth backend; `scenegen doctor` lists them."""
+    outpaint: str = "auto"
+    """Outpainting backend; `scenegen doctor` lists them."""
+    renderer: str = "auto"
+    """Renderer; `scenegen doctor` lists them."""

@@ -1,0 +1,46 @@
+"""Small mathematics of image-shaped fields: slopes, and smooth completion of unknown parts."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+
+def pull_push(values: Float[Tensor, "h w c"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:
+    """Fill unknown pixels smoothly (Gortler et al. 1996, section 5.3.3, "pull-push").
+
+    Averages of the known pixels are pulled up a pyramid until nothing is unknown, and pushed
+    back down where values are missing. Known pixels come back unchanged.
+
+    Args:
+        values: Field to fill; what it holds at unknown pixels, NaN included, does not matter.
+        known: Pixels whose values hold. When none does, the answer is zero everywhere.
+    """
+    weight = known.float()[None, None]
+    planes = torch.where(known[..., None], values, 0.0).permute(2, 0, 1)[None]
+    return torch.where(known[..., None], values, _filled(planes, weight)[0].permute(1, 2, 0))
+
+
+def _filled(planes: Float[Tensor, "1 c h w"], weight: Float[Tensor, "1 1 h w"]) -> Tensor:
+    """Weighted values of one pyramid level, with unknown places filled from the level above."""
+    height, width = weight.shape[2:]
+    if height == width == 1 or bool((weight > 0).all()):
+        return planes / weight.clamp_min(1e-12)
+    even = [0, width % 2, 0, height % 2]
+    mass = avg_pool2d(torch.nn.functional.pad(weight, even), 2)
+    total = avg_pool2d(torch.nn.functional.pad(planes, even), 2)
+    strength = mass.clamp(max=1.0) / mass.clamp_min(1e-12)
+    above = _filled(total * strength, mass * strength)
+    size = (height + height % 2, width + width % 2)
+    coarse = interpolate(above, size, mode="bilinear", align_corners=False)[..., :height, :width]
+    return torch.where(weight > 0, planes / weight.clamp_min(1e-12), coarse)
+
+
+def flatter_slope(values: Float[Tensor, "h w"], dim: int) -> Float[Tensor, "h w"]:
+    """One-sided difference along ``dim`` with the smaller magnitude; one-sided at the border."""
+    step = torch.diff(values, dim=dim)
+    first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
+    back, ahead = torch.cat([first, step], dim=dim), torch.cat([step, last], dim=dim)
+    return torch.where(back.abs() < ahead.abs(), back, ahead)

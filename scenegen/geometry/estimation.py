@@ -1,0 +1,79 @@
+"""One image to geometry: sky, depth by a backend, sharp edges, normals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from renderers import Camera, SceneError, choose
+from scenegen.geometry.base import DEPTH_BACKENDS, Geometry
+from scenegen.geometry.edges import sharpen
+from scenegen.geometry.normals import disparity_normals
+from scenegen.geometry.sky import find_sky
+
+DEFAULT_FOCAL_35MM = 28.0
+"""Focal length assumed where the file does not say, in 35 mm equivalents: phones have 24 to 28."""
+DIAGONAL_35MM = 43.27
+"""Diagonal of a 36 x 24 mm frame, in millimetres: the base of 35 mm equivalents."""
+SMALLEST_SIDE = 16
+"""Images smaller than this hold no geometry to speak of, in pixels."""
+
+
+def default_fov(width: int, height: int) -> float:
+    """Horizontal field of view in degrees of a usual lens on an image of this shape."""
+    frame_width = DIAGONAL_35MM * width / math.hypot(width, height)
+    return math.degrees(2 * math.atan(0.5 * frame_width / DEFAULT_FOCAL_35MM))
+
+
+def estimate(
+    rgb: Float[Tensor, "h w 3"] | Float[np.ndarray, "h w 3"],
+    backend: str = "auto",
+    fov_degrees: float | None = None,
+) -> Geometry:
+    """Estimate the geometry behind one image.
+
+    Args:
+        rgb: Image, sRGB, 0 to 1. A numpy array is taken as well.
+        backend: A name of ``DEPTH_BACKENDS``, or "auto" for the best that runs here.
+        fov_degrees: Horizontal field of view; a usual lens (28 mm equivalent) when left out.
+
+    Raises:
+        SceneError: The image is not (h, w, 3), holds NaN or is smaller than 16 pixels, or the
+            backend is unknown or cannot run here.
+
+    Not differentiable. The result depends on the pixels and the arguments only.
+    """
+    rgb = torch.as_tensor(rgb, dtype=torch.float32)
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or min(rgb.shape[:2]) < SMALLEST_SIDE:
+        raise SceneError(
+            f"cannot estimate the geometry of an array of shape {tuple(rgb.shape)}",
+            why=f"it must be (height, width, 3) with sides of at least {SMALLEST_SIDE} pixels",
+            fix="pass a colour image",
+        )
+    if not torch.isfinite(rgb).all():
+        raise SceneError(
+            "cannot estimate the geometry of this image",
+            why="it holds NaN or infinite values",
+            fix="fill the unknown pixels first",
+        )
+    _, estimator = choose("depth", DEPTH_BACKENDS, backend)
+    height, width = rgb.shape[:2]
+    fov = default_fov(width, height) if fov_degrees is None else fov_degrees
+    px_from_cam = Camera.from_fov(fov, width, height).px_from_cam
+    with torch.no_grad():
+        sky = find_sky(rgb)
+        depth, confidence = estimator().depth(rgb, sky, px_from_cam)
+        depth = sharpen(depth, rgb, sky)
+        normals = disparity_normals(depth, px_from_cam)
+    normals = torch.where(sky[..., None], torch.tensor([0.0, 0.0, -1.0]), normals)
+    return Geometry(
+        depth=torch.where(sky, math.inf, depth),
+        normals=normals,
+        sky=sky,
+        px_from_cam=px_from_cam,
+        confidence=torch.where(sky, 1.0, confidence),
+    )

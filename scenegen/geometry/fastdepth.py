@@ -1,0 +1,62 @@
+"""FastDepth (Wofk et al. 2019): a 1.4 M network trained on rooms, metric, 224 x 224."""
+
+from __future__ import annotations
+
+import kornia
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from scenegen.geometry.ground import ground_aligned
+from scenegen.geometry.prior import PriorDepth
+from scenegen.models.onnx import onnx_session
+
+SIDE = 224
+"""The network's input is a square of this many pixels, squeezed from 4:3 in its training."""
+NYU_FOCAL = 0.811
+"""Focal length over image width of the camera it was trained on (518.9 / 640)."""
+NEAREST, FARTHEST = 0.3, 12.0
+"""Range of its answers that its training data holds, in metres."""
+SMOOTH = 1.5
+"""Gaussian blur of its answer, in its pixels: it prints the grid of its upsampling."""
+WEIGHT, WEIGHT_OUTDOORS = 0.7, 0.35
+"""Its weight against the prior, in log depth, and where sky is seen: it has never seen a street.
+The layout of the prior errs differently, so the mean of both is better than either."""
+CONFIDENCE = 0.5
+"""It says nothing of its certainty; between the prior (0.2) and a measured depth (1)."""
+
+
+class FastDepth:
+    """Runs the ONNX file with ONNX Runtime. See :class:`scenegen.geometry.base.DepthEstimator`."""
+
+    def __init__(self) -> None:
+        self.session = onnx_session("fastdepth")
+
+    def depth(
+        self,
+        rgb: Float[Tensor, "h w 3"],
+        sky: Bool[Tensor, "h w"],
+        px_from_cam: Float[Tensor, "3 3"],
+    ) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+        height, width = rgb.shape[:2]
+        square = torch.nn.functional.interpolate(
+            rgb.permute(2, 0, 1)[None], (SIDE, SIDE), mode="bilinear", antialias=True
+        )
+        answers = [self._run(square), self._run(square.flip(3)).flip(3)]
+        disparity = 1.0 / torch.stack(answers).clamp(NEAREST, FARTHEST).mean(0)
+        disparity = kornia.filters.gaussian_blur2d(disparity, (9, 9), (SMOOTH, SMOOTH))
+        disparity = torch.nn.functional.interpolate(disparity, (height, width), mode="bicubic")
+        zoom = float(px_from_cam[0, 0]) / width / NYU_FOCAL
+        depth = zoom / disparity[0, 0].clamp_min(1.0 / FARTHEST)
+        depth = ground_aligned(depth, sky, px_from_cam)
+        layout, _ = PriorDepth().depth(rgb, sky, px_from_cam)
+        weight = WEIGHT_OUTDOORS if sky.any() else WEIGHT
+        depth = depth**weight * layout ** (1 - weight)
+        return depth, torch.full_like(depth, CONFIDENCE)
+
+    def _run(self, square: Float[Tensor, "1 3 224 224"]) -> Float[Tensor, "1 1 224 224"]:
+        name = self.session.get_inputs()[0].name
+        image = np.ascontiguousarray(square.clamp(0, 1).numpy(), dtype=np.float32)
+        (answer,) = self.session.run(None, {name: image})
+        return torch.from_numpy(answer)

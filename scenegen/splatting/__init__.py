@@ -1,0 +1,28 @@
+"""Depth map to splats: one Gaussian per pixel, lying on the surface.
+
+>>> from scenegen import splatting
+>>> splatting.lift(rgb, depth, camera)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scenegen.splatting.colors import match_colors
+    from scenegen.splatting.lifting import lift, on_sky_shell, snap_flying
+
+_HOME = {
+    "lift": "scenegen.splatting.lifting",
+    "on_sky_shell": "scenegen.splatting.lifting",
+    "snap_flying": "scenegen.splatting.lifting",
+    "match_colors": "scenegen.splatting.colors",
+}
+__all__ = ["lift", "match_colors", "on_sky_shell", "snap_flying"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'scenegen.splatting' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,155 @@
+"""One splat per pixel: an ellipse on the surface whose image is the pixel it came from."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from renderers import Camera, Splats, check_shapes
+from scenegen.fields import flatter_slope
+
+SIGMA_PX = 0.35
+"""Standard deviation of a splat seen from where it was lifted, in pixels. With the renderer's own
+low-pass filter neighbours overlap; wider ones blur more than their colours can make up for."""
+OPACITY = 0.97
+"""Opacity of a lifted splat: nearly solid, so that surfaces hide what lies behind them."""
+THICKNESS = 0.1
+"""Standard deviation along the normal, as a share of the pixel's footprint."""
+MAX_STRETCH = 10.0
+"""Longest extent of a splat on a surface seen at a grazing angle, in pixel footprints."""
+FLYING = 0.06
+"""Relative depth step on both sides that makes a pixel on a ramp between two surfaces fly."""
+
+
+def lift(
+    rgb: Float[Tensor, "h w 3"],
+    depth: Float[Tensor, "h w"],
+    camera: Camera,
+    keep: Bool[Tensor, "h w"] | None = None,
+    sky_radius: float = 100.0,
+) -> Splats:
+    """Turn pixels into splats, in row order.
+
+    Args:
+        rgb: Colours, 0 to 1.
+        depth: z in metres; +inf is sky and goes on a far sphere; NaN gives no splat.
+        camera: The view that the pixels belong to.
+        keep: Pixels to lift; all when left out.
+        sky_radius: Radius of the sky's sphere around the world's origin, in metres.
+
+    The two edges of a pixel, carried on to the tangent plane, span the ellipse: covariance
+    ``SIGMA_PX^2 (t_u t_u^T + t_v t_v^T)``, which the camera sees as a round dot of SIGMA_PX.
+    """
+    check_shapes(_Inputs(rgb, depth), rgb=("h", "w", 3), depth=("h", "w"))
+    solid = on_sky_shell(depth, camera, sky_radius)
+    keep = torch.isfinite(solid) if keep is None else keep & torch.isfinite(solid)
+    tangents = _tangents(solid, camera)[keep]  # (n, 3, 2) in the world
+    means = camera.unproject(camera.pixel_centers()[keep], solid[keep])
+    quats, scales = _ellipses(tangents, solid[keep] / camera.px_from_cam[0, 0])
+    return Splats(
+        means=means.float(),
+        quats=quats.float(),
+        scales=scales.float(),
+        opacities=torch.full((len(means),), OPACITY),
+        colors=rgb[keep].float(),
+    )
+
+
+class _Inputs:
+    """Carrier for the shape check."""
+
+    def __init__(self, rgb: Tensor, depth: Tensor) -> None:
+        self.rgb, self.depth = rgb, depth
+
+
+def on_sky_shell(
+    depth: Float[Tensor, "h w"], camera: Camera, sky_radius: float
+) -> Float[Tensor, "h w"]:
+    """Depth with +inf replaced by where the pixel's ray meets the sky's sphere."""
+    center = camera.center
+    step = camera.unproject(camera.pixel_centers(), torch.ones_like(depth)) - center  # z = 1
+    along = (step * center).sum(-1)
+    square = (step * step).sum(-1)
+    inside = along**2 + square * (sky_radius**2 - (center * center).sum())
+    far = (-along + inside.clamp_min(0.0).sqrt()) / square
+    return torch.where(torch.isposinf(depth), far, depth)
+
+
+def snap_flying(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Move pixels that hang between a near and a far surface on to the closer of the two.
+
+    A pixel flies when its depth steps the same way, by more than FLYING, towards both of its
+    neighbours along a row or a column: no surface passes through it.
+    """
+    log_depth = torch.log(depth)
+    result = log_depth
+    for dim in (1, 0):
+        before = torch.roll(log_depth, 1, dim)
+        after = torch.roll(log_depth, -1, dim)
+        back, ahead = log_depth - before, after - log_depth
+        flying = (back.abs() > FLYING) & (ahead.abs() > FLYING) & (back * ahead > 0)
+        # A receding plane steps evenly in disparity; between two surfaces the steps are uneven.
+        even = (torch.exp(-back) - 1).abs() / (torch.exp(-ahead) - 1).abs().clamp_min(1e-9)
+        flying &= torch.isfinite(even) & ((even > 2.0) | (even < 0.5))
+        inner = torch.zeros_like(flying)
+        inner.narrow(dim, 1, depth.shape[dim] - 2).fill_(True)
+        closer = torch.where(back.abs() < ahead.abs(), before, after)
+        result = torch.where(flying & inner, closer, result)
+    return torch.exp(result)
+
+
+def _tangents(depth: Float[Tensor, "h w"], camera: Camera) -> Float[Tensor, "h w 3 2"]:
+    """Surface vectors, in the world, that one pixel to the right and one down stand for."""
+    disparity = torch.nan_to_num(1.0 / depth, nan=0.0).clamp_min(1e-9)
+    fx, fy = camera.px_from_cam[0, 0], camera.px_from_cam[1, 1]
+    pixels = camera.pixel_centers()
+    ray = (
+        torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
+        @ torch.linalg.inv(camera.px_from_cam).T
+    )
+    columns = []
+    for dim, focal, axis in ((1, fx, 0), (0, fy, 1)):
+        slope = flatter_slope(disparity, dim) / disparity
+        limit = MAX_STRETCH / focal
+        slope = slope.clamp(-limit, limit)
+        step = -ray * slope[..., None]
+        step[..., axis] += 1.0 / focal
+        columns.append(step / disparity[..., None])
+    tangents = torch.stack(columns, dim=-1)
+    return camera.world_from_cam[:3, :3] @ tangents
+
+
+def _ellipses(
+    tangents: Float[Tensor, "n 3 2"], footprint: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, "n 4"], Float[Tensor, "n 3"]]:
+    """Rotation and scales of flat Gaussians spanned by two tangents (their closed-form SVD)."""
+    tangents, footprint = tangents.double(), footprint.double()
+    u, v = tangents.unbind(-1)
+    uu, vv, uv = (u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1)
+    angle = 0.5 * torch.atan2(2 * uv, uu - vv)
+    cos, sin = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
+    long, short = cos * u + sin * v, cos * v - sin * u  # orthogonal by the choice of angle
+    normal = torch.linalg.cross(long, short)
+    lengths = torch.stack([_norm(long), _norm(short), footprint * THICKNESS], dim=-1)
+    axes = torch.stack(
+        [
+            long / _norm(long)[:, None],
+            short / _norm(short)[:, None],
+            normal / _norm(normal)[:, None],
+        ],
+        dim=-1,
+    )
+    scales = lengths * torch.tensor([SIGMA_PX, SIGMA_PX, 1.0], dtype=torch.float64)
+    return _quaternions(axes), scales
+
+
+def _norm(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    return torch.linalg.norm(vectors, dim=-1).clamp_min(1e-12)
+
+
+def _quaternions(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
+    from kornia.geometry.conversions import rotation_matrix_to_quaternion
+
+    quats = rotation_matrix_to_quaternion(rotations.contiguous())
+    return quats / torch.linalg.norm(quats, dim=-1, keepdim=True)

@@ -1,0 +1,186 @@
+"""Depth of a new view, fitted to the world that it continues."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from renderers import Camera
+from scenegen.fields import pull_push
+
+NEAREST, FARTHEST = 0.25, 150.0
+"""Surfaces of new views lie within this range, in metres."""
+ROUNDS = 15
+"""Iterations of reweighted least squares."""
+HUBER = 0.1
+"""Relative disparity residual beyond which a pixel weighs less."""
+BLEND_SHARE = 0.06
+"""Width of the band along a hole in which known depth fades into the fitted estimate, as a share
+of the image's longer side."""
+NEAR_SIDE = 1.15
+"""A known pixel beside a hole is an occluder, and its depth not continued, when a neighbour is
+farther by this factor."""
+NEAR_SIDE_PX = 9
+"""Neighbourhood in which occluders are found, in pixels."""
+FREE_SPACE = 0.97
+"""A new point blocks a past view when nearer than this share of what that view saw there."""
+PUSHES = (1.0, 1.08, 1.2, 1.4, 1.7, 2.2, 3.0, 4.5, 7.0)
+"""Factors by which a blocking point is pushed away along its ray, tried in order."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Estimated disparity becomes ``scale * disparity + shift`` in the world."""
+
+    scale: float
+    shift: float
+    """In 1/metres."""
+    error: float
+    """Median absolute log ratio of fitted and known depth."""
+    pixels: int
+    """Known pixels that the fit rests on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a past view saw: the space in front of it is free."""
+
+    camera: Camera
+    depth: Float[Tensor, "h w"]
+    """Metres; NaN unknown, +inf sky."""
+
+
+def fit_disparity(
+    estimated: Float[Tensor, "h w"], known: Float[Tensor, "h w"], use: Bool[Tensor, "h w"]
+) -> Fit:
+    """Robust scale and shift from estimated to known disparity (Huber).
+
+    Args:
+        estimated: Estimated depth, metres.
+        known: Depth of the world, metres.
+        use: Pixels to compare; those not finite in both are left out.
+    """
+    use = use & torch.isfinite(estimated) & torch.isfinite(known) & (estimated > 0) & (known > 0)
+    count = int(use.sum())
+    if count < 50:
+        return Fit(1.0, 0.0, math.inf, count)
+    x, y = 1.0 / estimated[use].double(), 1.0 / known[use].double()
+    scale, shift = float(y.median() / x.median()), 0.0
+    for _ in range(ROUNDS):
+        residual = (scale * x + shift - y).abs() / y
+        weight = (HUBER / residual.clamp_min(1e-9)).clamp(max=1.0) / y**2  # relative error counts
+        total = weight.sum()
+        mean_x, mean_y = (weight * x).sum() / total, (weight * y).sum() / total
+        spread = (weight * (x - mean_x) ** 2).sum()
+        if spread < 1e-3 * total * mean_x**2:  # one depth only: no shift to be seen
+            scale, shift = float(mean_y / mean_x), 0.0
+        else:
+            scale = float((weight * (x - mean_x) * (y - mean_y)).sum() / spread)
+            shift = float(mean_y - scale * mean_x)
+        if scale <= 0.05 * float(mean_y / mean_x):  # the estimate runs against the world
+            scale, shift = float(mean_y / mean_x), 0.0
+            break
+    fitted = (scale * x + shift).clamp_min(1.0 / FARTHEST)
+    return Fit(scale, shift, float((fitted / y).log().abs().median()), count)
+
+
+def continued_depth(
+    estimated: Float[Tensor, "h w"],
+    known: Float[Tensor, "h w"],
+    hole: Bool[Tensor, "h w"],
+    fit: Fit,
+) -> Float[Tensor, "h w"]:
+    """Depth for a hole: continuous with what surrounds it, shaped by the estimate further in.
+
+    The log difference between known and fitted disparity is carried smoothly into the hole, so
+    that the seam closes. Beside an occluder it is the background that continues; in the band
+    along the rim, and so in all narrow holes, the rim alone decides.
+
+    Args:
+        estimated: Estimated depth of the whole view, metres; +inf in the sky.
+        known: Depth of the world where it is known, metres.
+        hole: Pixels to answer for.
+        fit: From :func:`fit_disparity`.
+
+    Returns:
+        Finite depth everywhere, in metres, meaningful inside the hole.
+    """
+    fitted = fit.scale * torch.nan_to_num(1.0 / estimated, posinf=0.0) + fit.shift
+    log_fitted = torch.log(fitted.clamp(1.0 / FARTHEST, 1.0 / NEAREST))
+    rim = ~hole & torch.isfinite(known) & (known > 0) & ~_occluders(known, hole)
+    if not rim.any():
+        return torch.exp(-log_fitted)
+    log_known = torch.where(rim, -torch.log(torch.where(rim, known, 1.0)), 0.0)
+    carried = pull_push(torch.stack([log_known - log_fitted, log_known], -1), rim)
+    shaped = log_fitted + carried[..., 0]
+    inward = _inwardness(hole, max(4, round(BLEND_SHARE * max(hole.shape))))
+    log_disparity = (1 - inward) * carried[..., 1] + inward * shaped
+    return torch.exp(-log_disparity).clamp(NEAREST, FARTHEST)
+
+
+def behind_seen(
+    depth: Float[Tensor, "h w"],
+    wanted: Bool[Tensor, "h w"],
+    camera: Camera,
+    views: Sequence[Seen],
+) -> Float[Tensor, "h w"]:
+    """Push points out of the space that past views have seen to be free.
+
+    Args:
+        depth: Depth in ``camera``, metres; sky is left alone.
+        wanted: Pixels to check.
+        camera: The new view.
+        views: Past views.
+
+    Returns:
+        Depth with each blocking point moved along its ray to the first of ``PUSHES`` at which it
+        blocks no view; NaN where there is none.
+    """
+    check = wanted & torch.isfinite(depth)
+    pixels, start = camera.pixel_centers()[check], depth[check]
+    result = torch.full_like(start, math.nan)
+    for push in PUSHES:
+        left = torch.isnan(result)
+        if not left.any():
+            break
+        candidate = start[left] * push
+        points = camera.unproject(pixels[left], candidate)
+        blocking = torch.zeros_like(candidate, dtype=torch.bool)
+        for view in views:
+            blocking |= _blocks(points, view)
+        result[left] = torch.where(blocking, math.nan, candidate)
+    pushed = depth.clone()
+    pushed[check] = result
+    return pushed
+
+
+def _blocks(points: Float[Tensor, "n 3"], view: Seen) -> Bool[Tensor, " n"]:
+    pixels, depth = view.camera.project(points)
+    column, row = pixels.floor().nan_to_num(-1.0).clamp(-1e6, 1e6).long().unbind(-1)
+    height, width = view.depth.shape
+    inside = (depth > 0) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    seen = view.depth[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+    return inside & (depth < FREE_SPACE * seen)  # NaN compares false: unknown is not free
+
+
+def _occluders(known: Float[Tensor, "h w"], hole: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Known pixels beside a hole whose neighbourhood reaches much farther back."""
+    window = 2 * NEAR_SIDE_PX + 1
+    finite = torch.where(hole | ~torch.isfinite(known), 0.0, known)[None, None]
+    farthest = max_pool2d(finite, window, 1, NEAR_SIDE_PX)[0, 0]
+    beside = max_pool2d(hole.float()[None, None], window, 1, NEAR_SIDE_PX)[0, 0] > 0
+    return beside & (known * NEAR_SIDE < farthest)
+
+
+def _inwardness(hole: Bool[Tensor, "h w"], band: int) -> Float[Tensor, "h w"]:
+    """0 at the rim of the hole, 1 at ``band`` pixels and more inside it."""
+    from scipy.ndimage import distance_transform_edt
+
+    distance = torch.from_numpy(distance_transform_edt(hole.numpy())).float()
+    return (distance / band).clamp(0.0, 1.0)

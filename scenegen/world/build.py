@@ -1,0 +1,175 @@
+"""A photograph becomes a world."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from renderers import Camera, SceneError, choose, make_renderer
+from renderers.base import RENDERERS
+from scenegen import geometry, splatting
+from scenegen.config import LONG_SIDE, CreateConfig
+from scenegen.geometry import DEPTH_BACKENDS
+from scenegen.image import Photo, load_photo
+from scenegen.outpaint import OUTPAINTERS
+from scenegen.world.events import Committed, Event, Finished, Loaded
+from scenegen.world.plan import EXTENTS, planned_cameras
+from scenegen.world.store import StepData, Store, check_free
+from scenegen.world.world import World, as_levels
+
+SKY_FACTOR, SKY_NEAREST, SKY_FARTHEST = 4.0, 60.0, 400.0
+"""The sky is this many times as far as the farthest surface, within a range in metres."""
+
+
+def create(photo: str | Path, out: str | Path, **settings: Any) -> World:
+    """Make a world from a photograph and return it, open.
+
+    Args:
+        photo: Any image that Pillow reads.
+        out: New or empty folder for the world.
+        settings: Fields of :class:`scenegen.config.CreateConfig`.
+
+    Raises:
+        SceneError: The photograph cannot be used, the folder is taken, or a backend is missing.
+    """
+    world: list[World] = []
+    for _ in create_events(photo, out, _world_out=world, **settings):
+        pass
+    return world[0]
+
+
+def create_events(
+    photo: str | Path, out: str | Path, *, _world_out: list[World] | None = None, **settings: Any
+) -> Iterator[Event]:
+    """Make a world from a photograph, event by event.
+
+    Nothing is written before the photograph stands as the first step. Stop iterating at any
+    time: what was committed stays and can be opened and grown.
+
+    Args:
+        photo: Any image that Pillow reads.
+        out: New or empty folder for the world.
+        settings: Fields of :class:`scenegen.config.CreateConfig`.
+
+    Yields:
+        Loaded, Committed for the photograph, then the events of :meth:`World.grow`.
+
+    Raises:
+        SceneError: The photograph cannot be used, the folder is taken, or a backend is missing.
+    """
+    config = _config(settings)
+    started = time.monotonic()
+    folder = Path(out)
+    check_free(folder)
+    names = {
+        "depth": choose("depth", DEPTH_BACKENDS, config.depth)[0],
+        "outpaint": choose("outpaint", OUTPAINTERS, config.outpaint)[0],
+        "renderer": choose("renderer", RENDERERS, config.renderer)[0],
+    }
+    picture = load_photo(photo, long_side=LONG_SIDE[config.quality])
+    fov, source = _field_of_view(picture, config)
+    rgb = as_levels(picture.rgb)
+    height, width = rgb.shape[:2]
+    camera = Camera.from_fov(fov, width, height)
+    yield Loaded(picture.name, camera, source, names["depth"], names["outpaint"])
+
+    data, sky_radius = _first_step(rgb, camera, names)
+    meta = {
+        **asdict(config),
+        "depth": names["depth"],
+        "outpaint": names["outpaint"],
+        "photo": picture.name,
+        "fov": fov,
+        "fov_source": source,
+        "sky_radius": sky_radius,
+    }
+    world = _new_world(folder, meta, names["renderer"])
+    seconds = time.monotonic() - started
+    try:
+        world.commit(camera, data, "observed", {"depth": names["depth"], "seconds": seconds})
+    except BaseException:
+        world.close()
+        _remove_empty_world(folder)
+        raise
+    if _world_out is not None:
+        _world_out.append(world)
+    yield Committed(0, data.splats, camera, 1.0, seconds)
+    cameras = planned_cameras(camera, config.extent)
+    for event in world.grow(cameras) if cameras else ():
+        if not isinstance(event, Finished):
+            yield event
+    yield Finished(len(world.steps), len(world.splats), time.monotonic() - started)
+
+
+def _config(settings: dict[str, Any]) -> CreateConfig:
+    known = [field.name for field in fields(CreateConfig)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise SceneError(
+            f"unknown setting {unknown[0]!r}",
+            why=f"a world can be made with: {', '.join(known)}",
+            fix="use one of them",
+        )
+    config = CreateConfig(**settings)
+    for name, value, allowed in (
+        ("quality", config.quality, LONG_SIDE),
+        ("extent", config.extent, EXTENTS),
+    ):
+        if value not in allowed:
+            raise SceneError(
+                f"unknown {name} {value!r}",
+                why=f"known are: {', '.join(allowed)}",
+                fix="use one of them",
+            )
+    return config
+
+
+def _field_of_view(picture: Photo, config: CreateConfig) -> tuple[float, str]:
+    height, width = picture.rgb.shape[:2]
+    if config.fov is not None:
+        if not 5.0 <= config.fov <= 150.0:
+            raise SceneError(
+                f"a field of view of {config.fov:g} degrees is not one of a photograph",
+                why="photographs span 5 to 150 degrees from left to right",
+                fix="give --fov between 5 and 150, or leave it out",
+            )
+        return config.fov, "as given"
+    if picture.fov_degrees is not None:
+        return picture.fov_degrees, picture.fov_source
+    return geometry.default_fov(width, height), "not stated in the file: a usual lens assumed"
+
+
+def _first_step(rgb: torch.Tensor, camera: Camera, names: dict[str, str]) -> tuple[StepData, float]:
+    """The photograph, lifted, with colours that render as it."""
+    estimate = geometry.estimate(rgb, names["depth"], camera.fov_degrees)
+    depth = splatting.snap_flying(estimate.depth)
+    finite = depth[torch.isfinite(depth)]
+    far = float(finite.max()) if len(finite) else SKY_NEAREST
+    sky_radius = min(max(SKY_FACTOR * far, SKY_NEAREST), SKY_FARTHEST)
+    known = torch.ones_like(estimate.sky)
+    splats = splatting.lift(rgb, depth, camera, sky_radius=sky_radius)
+    renderer = make_renderer(names["renderer"])
+    splats = splatting.match_colors(splats, rgb, known, camera, renderer)
+    return StepData(splats=splats, rgb=rgb, depth=depth, known=known), sky_radius
+
+
+def _new_world(folder: Path, meta: dict[str, Any], renderer: str) -> World:
+    try:
+        return World(Store.create(folder, meta), renderer)
+    except SceneError:
+        _remove_empty_world(folder)
+        raise
+
+
+def _remove_empty_world(folder: Path) -> None:
+    """Take away a folder in which no step was ever committed."""
+    for path in (folder / "steps", *folder.glob("world.db*"), folder / "README.txt"):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,118 @@
+"""One growth step: look, remember, invent what nothing explains, and make it part of the world."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from renderers import Camera, Render
+from scenegen import geometry, outpaint, splatting
+from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
+from scenegen.world.store import StepData
+from spatial_memory import ViewMemory
+
+COVERED = 0.7
+"""A pixel is known where the world's opacity is at least this."""
+SOLID = 0.95
+"""Depth of the world is trusted for fitting where its opacity is at least this."""
+MIN_HOLE = 0.004
+"""A view with a smaller unknown share is skipped, 0 to 1."""
+RETRIEVED = 4
+"""Past views used as context (K)."""
+SKY_FROM = 0.6
+"""Depth beyond this share of the sky's radius is sky."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the world shows from a planned camera before anything is invented."""
+
+    camera: Camera
+    rgb: Float[Tensor, "h w 3"]
+    """Colour, with partly covered pixels brought to full strength."""
+    depth: Float[Tensor, "h w"]
+    """Metres; NaN unknown, +inf sky."""
+    hole: Bool[Tensor, "h w"]
+    """Pixels that nothing explains."""
+    solid: Bool[Tensor, "h w"]
+    """Pixels whose depth can be trusted."""
+
+    @property
+    def hole_share(self) -> float:
+        """Unknown share of the view, 0 to 1."""
+        return float(self.hole.float().mean())
+
+
+def look(render: Render, camera: Camera, sky_radius: float) -> Look:
+    """Read a render of the world as a partial view."""
+    alpha = render.alpha.cpu().float()
+    rgb = render.rgb.cpu().float() / alpha.clamp_min(0.05)[..., None]
+    depth = sky_depth(render.depth.cpu().float(), sky_radius)
+    hole = alpha < COVERED
+    return Look(
+        camera=camera,
+        rgb=rgb.clamp(0.0, 1.0),
+        depth=torch.where(hole, math.nan, depth),
+        hole=hole,
+        solid=alpha >= SOLID,
+    )
+
+
+def sky_depth(depth: Float[Tensor, "h w"], sky_radius: float) -> Float[Tensor, "h w"]:
+    """Depth with the sky's sphere as +inf."""
+    return torch.where(depth > SKY_FROM * sky_radius, math.inf, depth)
+
+
+def remembered(memory: ViewMemory, view: Look) -> tuple[tuple[int, ...], float, dict[str, Any]]:
+    """Past views that show the place: their ids best first, their coverage, and the reasons."""
+    hit = memory.retrieve([view.camera], k=RETRIEVED)
+    reasons = {str(view_id): reason for view_id, reason in hit.reasons.items()}
+    return tuple(hit.view_ids), float(hit.coverage), reasons
+
+
+def invent(
+    view: Look,
+    memory: ViewMemory,
+    view_ids: tuple[int, ...],
+    *,
+    depth_backend: str,
+    outpaint_backend: str,
+    seed: int,
+    sky_radius: float,
+) -> tuple[StepData, Fit]:
+    """Fill a view's hole and lift it: the step's data, and how its depth was fitted."""
+    references = [memory.views[view_id] for view_id in view_ids]
+    rgb = outpaint.fill(
+        view.rgb, ~view.hole, view.camera, view.depth, references, seed, outpaint_backend
+    )
+    rgb = (rgb * 255).round() / 255  # what the step's file holds
+    estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees)
+    fit = fit_disparity(estimate.depth, view.depth, view.solid & ~view.hole)
+    depth = continued_depth(estimate.depth, view.depth, view.hole, fit)
+
+    seen = [Seen(memory.views[0].camera, memory.views[0].depth)]
+    seen += [Seen(past.camera, past.depth) for past in references if past is not memory.views[0]]
+    depth = behind_seen(depth, view.hole, view.camera, seen)
+    depth = torch.where(_new_sky(estimate.sky, view), math.inf, depth)
+    full = torch.where(view.hole, depth, view.depth)
+    lifted = view.hole & ~torch.isnan(full)
+    full = torch.where(lifted, splatting.snap_flying(full), full)
+    splats = splatting.lift(rgb, full, view.camera, lifted, sky_radius)
+    return StepData(splats=splats, rgb=rgb, depth=full, known=lifted), fit
+
+
+def _new_sky(sky: Bool[Tensor, "h w"], view: Look) -> Bool[Tensor, "h w"]:
+    """Hole pixels that are sky: they look like it, and touch sky that is known."""
+    from scipy.ndimage import label
+
+    known_sky = torch.isposinf(view.depth)
+    candidates = (sky & view.hole) | known_sky
+    regions, _ = label(candidates.numpy())
+    names = torch.from_numpy(regions).long()
+    touching = torch.unique(names[known_sky])
+    return torch.isin(names, touching[touching > 0]) & view.hole
