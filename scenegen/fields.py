@@ -7,12 +7,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+JACOBI_ROUNDS = 6
+"""Smoothing rounds on each level of the pyramid."""
+
 
 def pull_push(values: Float[Tensor, "h w c"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:
-    """Fill unknown pixels smoothly (Gortler et al. 1996, section 5.3.3, "pull-push").
+    """Fill unknown pixels smoothly and without a seam.
 
     Averages of the known pixels are pulled up a pyramid until nothing is unknown, and pushed
-    back down where values are missing. Known pixels come back unchanged.
+    back down where values are missing (Gortler et al. 1996, section 5.3.3). On each level some
+    Jacobi rounds follow, so that the result nears the membrane through the known pixels (the
+    solution of Laplace's equation). Known pixels come back unchanged.
 
     Args:
         values: Field to fill; what it holds at unknown pixels, NaN included, does not matter.
@@ -35,7 +40,17 @@ def _filled(planes: Float[Tensor, "1 c h w"], weight: Float[Tensor, "1 1 h w"]) 
     above = _filled(total * strength, mass * strength)
     size = (height + height % 2, width + width % 2)
     coarse = interpolate(above, size, mode="bilinear", align_corners=False)[..., :height, :width]
-    return torch.where(weight > 0, planes / weight.clamp_min(1e-12), coarse)
+    known, values = weight > 0, planes / weight.clamp_min(1e-12)
+    filled = torch.where(known, values, coarse)
+    for _ in range(JACOBI_ROUNDS):
+        filled = torch.where(known, values, _neighbour_mean(filled))
+    return filled
+
+
+def _neighbour_mean(planes: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 c h w"]:
+    padded = torch.nn.functional.pad(planes, [1, 1, 1, 1], mode="replicate")
+    beside = padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
+    return (beside + padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]) / 4
 
 
 def flatter_slope(values: Float[Tensor, "h w"], dim: int) -> Float[Tensor, "h w"]:

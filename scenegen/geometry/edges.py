@@ -36,21 +36,21 @@ def sharpen(
         sky: Its sky; not mixed into surfaces.
     """
     disparity = fill_sky(1.0 / depth, sky)
-    radius = max(2, round(GUIDE_SHARE * max(depth.shape)))
-    scale = disparity.mean().clamp_min(1e-9)
-    guided = kornia.filters.guided_blur(
-        _planes(rgb), (disparity / scale)[None, None], 2 * radius + 1, GUIDE_EPS, subsample=4
-    )[0, 0]
     low, high = disparity.min(), disparity.max()
-    guided = torch.clamp(guided * scale, low, high)
-    follow = _bend(disparity, 2 * radius + 1)
-    disparity = disparity + follow * (guided - disparity)
-    steep = _continued(disparity, sum(SHOCK_WINDOWS) // 2)
-    for window in SHOCK_WINDOWS:
-        steep = _steepened(steep, window)
-    margin = sum(SHOCK_WINDOWS) // 2
-    steep = torch.clamp(steep[margin:-margin, margin:-margin], low, high)
-    return 1.0 / (disparity + follow * (steep - disparity))
+    window = 2 * max(2, round(GUIDE_SHARE * max(depth.shape))) + 1
+    margin = max(window, sum(SHOCK_WINDOWS) // 2)
+    planes = torch.nn.functional.pad(_planes(rgb), [margin] * 4, mode="replicate")
+    wide = _continued(disparity, margin)
+    scale = disparity.mean()
+    guided = kornia.filters.guided_blur(
+        planes, (wide / scale)[None, None], window, GUIDE_EPS, subsample=4
+    )
+    follow = _bend(wide, low, window)
+    steep = wide + follow * (guided[0, 0] * scale - wide)
+    for size in SHOCK_WINDOWS:
+        steep = _steepened(steep, size)
+    sharp = (wide + follow * (steep - wide))[margin:-margin, margin:-margin]
+    return 1.0 / torch.clamp(sharp, low, high)
 
 
 def _continued(disparity: Float[Tensor, "h w"], margin: int) -> Tensor:
@@ -66,11 +66,13 @@ def _continued(disparity: Float[Tensor, "h w"], margin: int) -> Tensor:
     return disparity
 
 
-def _bend(disparity: Float[Tensor, "h w"], size: int) -> Float[Tensor, "h w"]:
+def _bend(
+    disparity: Float[Tensor, "h w"], least: Float[Tensor, ""], size: int
+) -> Float[Tensor, "h w"]:
     """0 where surfaces are plane within a window of ``size`` pixels, 1 around depth edges."""
     plane = disparity[None, None]
     mean = _box(plane, size)
-    bend = _window_max((plane - mean).abs() / mean, size)
+    bend = _window_max((plane - mean).abs() / mean.clamp_min(least), size)
     rise = _box(bend, size)[0, 0]
     return ((rise - BEND_LOW) / (BEND_HIGH - BEND_LOW)).clamp(0.0, 1.0)
 

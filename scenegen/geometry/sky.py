@@ -93,7 +93,9 @@ def _looks_like_sky(small: Float[Tensor, "h w 3"], seed: Bool[Tensor, "h w"]) ->
     lead = bright - float(below.mean()) > MIN_LEAD
     low = float(seed[seed.shape[0] // 2 :].float().mean()) / 2
     spans = float(seed[: max(2, seed.shape[0] // 40)].float().mean()) > 0.25
-    return bright > MIN_BRIGHTNESS and spans and (blue or (lead and bright > 0.6 and low < MAX_BELOW))
+    return (
+        bright > MIN_BRIGHTNESS and spans and (blue or (lead and bright > 0.6 and low < MAX_BELOW))
+    )
 
 
 def _colour_likeness(

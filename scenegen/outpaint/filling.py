@@ -20,7 +20,7 @@ rim; the originals are put back afterwards."""
 
 def fill(
     rgb: Float[Tensor, "h w 3"] | Float[np.ndarray, "h w 3"],
-    known: Bool[Tensor, "h w"] | Bool[np.ndarray, "h w"],
+    known: Bool[Tensor, "_ _"] | Bool[np.ndarray, "_ _"],
     camera: Camera | None = None,
     depth: Float[Tensor, "h w"] | None = None,
     references: Sequence[Reference] = (),

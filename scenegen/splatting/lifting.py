@@ -19,7 +19,9 @@ THICKNESS = 0.1
 MAX_STRETCH = 10.0
 """Longest extent of a splat on a surface seen at a grazing angle, in pixel footprints."""
 FLYING = 0.06
-"""Relative depth step on both sides that makes a pixel on a ramp between two surfaces fly."""
+"""Disparity step to both sides, over its own disparity, from which a pixel may fly."""
+PLANE = 0.3
+"""A plane's steps further out are at least this share of those beside the pixel."""
 
 
 def lift(
@@ -79,24 +81,30 @@ def on_sky_shell(
 def snap_flying(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """Move pixels that hang between a near and a far surface on to the closer of the two.
 
-    A pixel flies when its depth steps the same way, by more than FLYING, towards both of its
-    neighbours along a row or a column: no surface passes through it.
+    A pixel flies when its disparity steps the same way, by more than FLYING, towards both of its
+    neighbours along a row or a column, and no plane goes on stepping beyond them.
     """
-    log_depth = torch.log(depth)
-    result = log_depth
+    disparity = torch.nan_to_num(1.0 / depth, nan=0.0)
+    result = depth
     for dim in (1, 0):
-        before = torch.roll(log_depth, 1, dim)
-        after = torch.roll(log_depth, -1, dim)
-        back, ahead = log_depth - before, after - log_depth
-        flying = (back.abs() > FLYING) & (ahead.abs() > FLYING) & (back * ahead > 0)
-        # A receding plane steps evenly in disparity; between two surfaces the steps are uneven.
-        even = (torch.exp(-back) - 1).abs() / (torch.exp(-ahead) - 1).abs().clamp_min(1e-9)
-        flying &= torch.isfinite(even) & ((even > 2.0) | (even < 0.5))
-        inner = torch.zeros_like(flying)
-        inner.narrow(dim, 1, depth.shape[dim] - 2).fill_(True)
+        if depth.shape[dim] < 5:
+            continue
+        step = torch.diff(disparity, dim=dim)
+        inner = step.shape[dim] - 3
+        outer_back, back, ahead, outer_ahead = (step.narrow(dim, i, inner) for i in range(4))
+        here = disparity.narrow(dim, 2, inner)
+        steep = torch.minimum(back.abs(), ahead.abs())
+        flying = (back * ahead > 0) & (steep > FLYING * here)
+        # A receding plane goes on stepping as evenly on both sides; a pixel between two does not.
+        flying &= torch.minimum(outer_back.abs(), outer_ahead.abs()) < PLANE * steep
+        before, after = depth.narrow(dim, 1, inner), depth.narrow(dim, 3, inner)
         closer = torch.where(back.abs() < ahead.abs(), before, after)
-        result = torch.where(flying & inner, closer, result)
-    return torch.exp(result)
+        middle = result.narrow(dim, 2, inner)
+        snapped = torch.where(flying, closer, middle)
+        rest = depth.shape[dim] - 2 - inner
+        ends = result.narrow(dim, 0, 2), result.narrow(dim, 2 + inner, rest)
+        result = torch.cat([ends[0], snapped, ends[1]], dim)
+    return result
 
 
 def _tangents(depth: Float[Tensor, "h w"], camera: Camera) -> Float[Tensor, "h w 3 2"]:

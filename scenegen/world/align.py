@@ -18,16 +18,19 @@ NEAREST, FARTHEST = 0.25, 150.0
 """Surfaces of new views lie within this range, in metres."""
 ROUNDS = 15
 """Iterations of reweighted least squares."""
-HUBER = 0.1
-"""Relative disparity residual beyond which a pixel weighs less."""
-BLEND_SHARE = 0.06
-"""Width of the band along a hole in which known depth fades into the fitted estimate, as a share
-of the image's longer side."""
-NEAR_SIDE = 1.15
-"""A known pixel beside a hole is an occluder, and its depth not continued, when a neighbour is
-farther by this factor."""
-NEAR_SIDE_PX = 9
-"""Neighbourhood in which occluders are found, in pixels."""
+TOLERANCE = 0.08
+"""Relative disparity residual at which a pixel weighs half."""
+BLEND_SHARE, MIN_BLEND_PX = 0.06, 12
+"""Width of the band along a hole in which known depth fades into the fitted estimate: share of the
+image's longer side, and at least so many pixels."""
+RIM_PX = 9
+"""Width of the known rim along a hole that is continued into it, in pixels."""
+NEAR_SIDE, NEAR_SIDE_UP = 1.15, 1.6
+"""A rim pixel is an occluder, and its depth not continued, when something within reach along its
+row is farther by the first factor, or along its column by the second: grounds recede upwards."""
+REACH_PX = 27
+"""How far along its row, across the hole too, an occluder's background is looked for, in pixels;
+along its column it is RIM_PX."""
 FREE_SPACE = 0.97
 """A new point blocks a past view when nearer than this share of what that view saw there."""
 PUSHES = (1.0, 1.08, 1.2, 1.4, 1.7, 2.2, 3.0, 4.5, 7.0)
@@ -59,7 +62,7 @@ class Seen:
 def fit_disparity(
     estimated: Float[Tensor, "h w"], known: Float[Tensor, "h w"], use: Bool[Tensor, "h w"]
 ) -> Fit:
-    """Robust scale and shift from estimated to known disparity (Huber).
+    """Robust scale and shift from estimated to known disparity (Cauchy weights).
 
     Args:
         estimated: Estimated depth, metres.
@@ -71,20 +74,19 @@ def fit_disparity(
     if count < 50:
         return Fit(1.0, 0.0, math.inf, count)
     x, y = 1.0 / estimated[use].double(), 1.0 / known[use].double()
-    scale, shift = float(y.median() / x.median()), 0.0
+    ratio = float((y / x).median())
+    scale, shift = ratio, 0.0
     for _ in range(ROUNDS):
-        residual = (scale * x + shift - y).abs() / y
-        weight = (HUBER / residual.clamp_min(1e-9)).clamp(max=1.0) / y**2  # relative error counts
+        residual = (scale * x + shift - y) / (ratio * x)
+        weight = 1.0 / (1.0 + (residual / TOLERANCE) ** 2) / x**2  # relative errors count
         total = weight.sum()
         mean_x, mean_y = (weight * x).sum() / total, (weight * y).sum() / total
         spread = (weight * (x - mean_x) ** 2).sum()
-        if spread < 1e-3 * total * mean_x**2:  # one depth only: no shift to be seen
-            scale, shift = float(mean_y / mean_x), 0.0
-        else:
-            scale = float((weight * (x - mean_x) * (y - mean_y)).sum() / spread)
-            shift = float(mean_y - scale * mean_x)
-        if scale <= 0.05 * float(mean_y / mean_x):  # the estimate runs against the world
-            scale, shift = float(mean_y / mean_x), 0.0
+        scale = float((weight * (x - mean_x) * (y - mean_y)).sum() / spread.clamp_min(1e-30))
+        shift = float(mean_y - scale * mean_x)
+        # One depth only shows no shift, and an estimate that runs against the world none either.
+        if spread < 1e-3 * total * mean_x**2 or scale < 0.05 * ratio:
+            scale, shift = ratio, 0.0
             break
     fitted = (scale * x + shift).clamp_min(1.0 / FARTHEST)
     return Fit(scale, shift, float((fitted / y).log().abs().median()), count)
@@ -113,13 +115,13 @@ def continued_depth(
     """
     fitted = fit.scale * torch.nan_to_num(1.0 / estimated, posinf=0.0) + fit.shift
     log_fitted = torch.log(fitted.clamp(1.0 / FARTHEST, 1.0 / NEAREST))
-    rim = ~hole & torch.isfinite(known) & (known > 0) & ~_occluders(known, hole)
+    rim = _rim(known, hole)
     if not rim.any():
         return torch.exp(-log_fitted)
     log_known = torch.where(rim, -torch.log(torch.where(rim, known, 1.0)), 0.0)
     carried = pull_push(torch.stack([log_known - log_fitted, log_known], -1), rim)
     shaped = log_fitted + carried[..., 0]
-    inward = _inwardness(hole, max(4, round(BLEND_SHARE * max(hole.shape))))
+    inward = _inwardness(hole, max(MIN_BLEND_PX, round(BLEND_SHARE * max(hole.shape))))
     log_disparity = (1 - inward) * carried[..., 1] + inward * shaped
     return torch.exp(-log_disparity).clamp(NEAREST, FARTHEST)
 
@@ -169,13 +171,15 @@ def _blocks(points: Float[Tensor, "n 3"], view: Seen) -> Bool[Tensor, " n"]:
     return inside & (depth < FREE_SPACE * seen)  # NaN compares false: unknown is not free
 
 
-def _occluders(known: Float[Tensor, "h w"], hole: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """Known pixels beside a hole whose neighbourhood reaches much farther back."""
-    window = 2 * NEAR_SIDE_PX + 1
-    finite = torch.where(hole | ~torch.isfinite(known), 0.0, known)[None, None]
-    farthest = max_pool2d(finite, window, 1, NEAR_SIDE_PX)[0, 0]
-    beside = max_pool2d(hole.float()[None, None], window, 1, NEAR_SIDE_PX)[0, 0] > 0
-    return beside & (known * NEAR_SIDE < farthest)
+def _rim(known: Float[Tensor, "h w"], hole: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Known pixels along a hole, without those of occluders in front of what the hole uncovers."""
+    usable = ~hole & torch.isfinite(known) & (known > 0)
+    beside = max_pool2d(hole.float()[None, None], 2 * RIM_PX + 1, 1, RIM_PX)[0, 0] > 0
+    solid = torch.where(usable, known, 0.0)[None, None]
+    along = max_pool2d(solid, (1, 2 * REACH_PX + 1), 1, (0, REACH_PX))
+    upwards = max_pool2d(solid, (2 * RIM_PX + 1, 1), 1, (RIM_PX, 0))
+    behind = (solid * NEAR_SIDE >= along) & (solid * NEAR_SIDE_UP >= upwards)
+    return usable & beside & behind[0, 0]
 
 
 def _inwardness(hole: Bool[Tensor, "h w"], band: int) -> Float[Tensor, "h w"]:
@@ -183,4 +187,4 @@ def _inwardness(hole: Bool[Tensor, "h w"], band: int) -> Float[Tensor, "h w"]:
     from scipy.ndimage import distance_transform_edt
 
     distance = torch.from_numpy(distance_transform_edt(hole.numpy())).float()
-    return (distance / band).clamp(0.0, 1.0)
+    return (distance / band).clamp(0.0, 1.0) ** 2

@@ -1,0 +1,106 @@
+"""Depth of new views: the fit, the seam, the background behind edges, and free space."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from renderers import Camera
+from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
+
+CAMERA = Camera.from_fov(60, 80, 60)
+
+
+def slanted() -> torch.Tensor:
+    """A ground-like surface from 2 m at the bottom to about 12 m at the top."""
+    return (1 / torch.linspace(1 / 12, 1 / 2, 60))[:, None].expand(60, 80).clone()
+
+
+def right_hole(start: int = 56) -> torch.Tensor:
+    hole = torch.zeros(60, 80, dtype=torch.bool)
+    hole[:, start:] = True
+    return hole
+
+
+def test_fit_gives_scale_and_shift_back_in_spite_of_outliers() -> None:
+    truth = slanted()
+    estimated = 1 / ((1 / truth - 0.03) / 1.7)
+    spoiled = truth.clone()
+    spoiled[:, ::5] = 40.0
+    fit = fit_disparity(estimated, spoiled, ~right_hole())
+    assert fit.scale == pytest.approx(1.7, rel=0.02)
+    assert fit.shift == pytest.approx(0.03, abs=0.003)
+    assert fit.error < 0.02
+    assert fit.pixels == 60 * 56
+
+
+def test_fit_of_one_depth_only_is_a_scale() -> None:
+    fit = fit_disparity(torch.full((60, 80), 3.0), torch.full((60, 80), 6.0), ~right_hole())
+    assert (fit.scale, fit.shift) == (pytest.approx(0.5), 0.0)
+
+
+def test_an_estimate_that_runs_against_the_world_is_not_turned_round() -> None:
+    fit = fit_disparity(slanted().flip(0), slanted(), ~right_hole())
+    assert fit.scale > 0
+
+
+def test_nothing_to_compare_is_the_identity() -> None:
+    unknown = torch.full((60, 80), math.nan)
+    fit = fit_disparity(slanted(), unknown, torch.ones(60, 80, dtype=torch.bool))
+    assert (fit.scale, fit.shift, fit.pixels) == (1.0, 0.0, 0) and math.isinf(fit.error)
+
+
+def test_the_seam_is_continuous_and_the_far_side_follows_the_estimate() -> None:
+    truth, hole = slanted(), right_hole(40)
+    wavy = truth * (1 + 0.1 * torch.sin(torch.arange(80) / 40.0))  # a smooth error of the estimate
+    known = torch.where(hole, math.nan, truth)
+    fit = fit_disparity(wavy, known, ~hole)
+    depth = continued_depth(wavy, known, hole, fit)
+    seam = (depth[:, 40] / truth[:, 39]).log().abs()
+    assert seam[12:].max() < 0.06  # nearest the horizon a row is no neighbour of the next
+    assert (depth[:, 40:] / truth[:, 40:]).log().abs().median() < 0.12
+
+
+def test_a_narrow_hole_beside_an_occluder_continues_the_background() -> None:
+    """A pole at 2 m in front of a wall at 8 m; the hole is what the pole uncovers."""
+    known = torch.full((60, 80), 8.0)
+    known[:, 30:40] = 2.0
+    hole = torch.zeros(60, 80, dtype=torch.bool)
+    hole[:, 40:44] = True
+    estimated = torch.full((60, 80), 8.0)
+    estimated[:, 28:44] = 2.5  # as blurred as small networks are
+    depth = continued_depth(
+        estimated, torch.where(hole, math.nan, known), hole, Fit(1.0, 0.0, 0.0, 1)
+    )
+    torch.testing.assert_close(depth[hole], torch.full((240,), 8.0), rtol=0.25, atol=0)
+    assert depth[hole].median() > 7.0
+
+
+def test_points_are_pushed_out_of_seen_free_space() -> None:
+    """The past view looks along z at a wall 10 m away; the new view, 1 m to the right of it,
+    proposes a surface at 4 m: in plain sight of the past view, so it goes behind the wall."""
+    past = Seen(CAMERA, torch.full((60, 80), 10.0))
+    new_view = CAMERA.moved(right=1.0)
+    wanted = torch.ones(60, 80, dtype=torch.bool)
+    depth = behind_seen(torch.full((60, 80), 4.0), wanted, new_view, [past])
+    pixels, _ = past.camera.project(
+        new_view.unproject(new_view.pixel_centers(), torch.full((60, 80), 4.0))
+    )
+    seen = (pixels[..., 0] >= 0) & (pixels[..., 0] < 80)
+    assert (depth[seen] >= 9.7).all()
+    assert (depth[~seen] == 4.0).all()
+    assert torch.equal(
+        behind_seen(torch.full((60, 80), 11.0), wanted, new_view, [past]),
+        torch.full((60, 80), 11.0),
+    )
+
+
+def test_in_front_of_the_sky_there_is_no_place_at_all() -> None:
+    past = Seen(CAMERA, torch.full((60, 80), math.inf))
+    wanted = torch.ones(60, 80, dtype=torch.bool)
+    assert torch.isnan(behind_seen(torch.full((60, 80), 4.0), wanted, CAMERA, [past])).all()
+    unknown = Seen(CAMERA, torch.full((60, 80), math.nan))
+    kept = behind_seen(torch.full((60, 80), 4.0), wanted, CAMERA, [unknown])
+    assert (kept == 4.0).all()

@@ -1,0 +1,102 @@
+"""Outpainting: what every backend that runs here must keep, and the errors of the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from renderers import SceneError
+from scenegen import outpaint
+from scenegen.outpaint.filling import GROW_PX
+
+RUNNABLE = [name for name, entry in outpaint.OUTPAINTERS.items() if entry.missing() is None]
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    rgb: torch.Tensor
+    known: torch.Tensor
+
+
+def stripes(height: int = 96, width: int = 128) -> torch.Tensor:
+    """Blue over green, with a fence of vertical bars."""
+    image = torch.zeros(height, width, 3)
+    image[: height // 2] = torch.tensor([0.3, 0.5, 0.9])
+    image[height // 2 :] = torch.tensor([0.2, 0.6, 0.2])
+    image[height // 3 : 2 * height // 3, ::8] = 0.9
+    return image
+
+
+def right_side_hidden(image: torch.Tensor, share: float = 0.25) -> torch.Tensor:
+    known = torch.ones(image.shape[:2], dtype=torch.bool)
+    known[:, int(image.shape[1] * (1 - share)) :] = False
+    return known
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_known_pixels_come_back_bit_identical_and_the_hole_continues(name: str) -> None:
+    image = stripes()
+    known = right_side_hidden(image)
+    dirty = torch.where(known[..., None], image, torch.nan)
+    filled = outpaint.fill(dirty, known, seed=3, backend=name)
+    assert torch.equal(filled[known], image[known])
+    assert filled.shape == image.shape and filled.min() >= 0 and filled.max() <= 1
+    top, bottom = filled[5:30, -20:].mean((0, 1)), filled[-20:, -20:].mean((0, 1))
+    assert top[2] > top[1] and bottom[1] > bottom[2]  # blue above, green below
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_the_same_seed_gives_the_same_picture(name: str) -> None:
+    image = stripes()
+    known = right_side_hidden(image)
+    first, second = (outpaint.fill(image, known, seed=5, backend=name) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("shape", [(33, 47), (64, 200), (150, 40)])
+def test_any_size(name: str, shape: tuple[int, int]) -> None:
+    image = stripes(*shape)
+    known = right_side_hidden(image)
+    assert outpaint.fill(image, known, backend=name).shape == image.shape
+
+
+@pytest.mark.skipif("patch" not in RUNNABLE, reason="pypatchmatch is not installed")
+def test_patches_come_from_the_retrieved_view() -> None:
+    """The hole's surroundings are plain grey; only the reference holds red."""
+    image = torch.full((96, 128, 3), 0.5)
+    image[40:56, :100] = torch.tensor([0.9, 0.1, 0.1])  # a red band that runs into the hole
+    known = right_side_hidden(image)
+    band = image.clone()
+    band[40:56] = torch.tensor([0.9, 0.1, 0.1])
+    past = Past(band, torch.ones(96, 128, dtype=torch.bool))
+    with_past = outpaint.fill(image, known, references=(past,), backend="patch")
+    assert float(with_past[44:52, -16:, 0].mean()) > 0.8
+
+
+def test_nothing_to_fill_and_nothing_known() -> None:
+    image = stripes()
+    everything = torch.ones(image.shape[:2], dtype=torch.bool)
+    assert torch.equal(outpaint.fill(image, everything), image)
+    with pytest.raises(SceneError, match="nothing is known"):
+        outpaint.fill(image, ~everything)
+
+
+def test_a_few_known_pixels_are_enough() -> None:
+    image = stripes()
+    known = torch.zeros(image.shape[:2], dtype=torch.bool)
+    known[10 : 10 + GROW_PX, 10 : 10 + GROW_PX] = True  # vanishes when the hole grows
+    filled = outpaint.fill(image, known, backend=RUNNABLE[-1])
+    assert torch.isfinite(filled).all() and torch.equal(filled[known], image[known])
+
+
+def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    with pytest.raises(SceneError, match="same pixel grid"):
+        outpaint.fill(stripes().numpy(), torch.ones(9, 9, dtype=torch.bool).numpy())
+    with pytest.raises(SceneError, match="unknown outpaint backend 'magic'"):
+        outpaint.fill(stripes(), right_side_hidden(stripes()), backend="magic")
+    monkeypatch.setenv("SCENEGEN_MODELS", str(tmp_path))
+    with pytest.raises(SceneError, match="scenegen models pull migan"):
+        outpaint.fill(stripes(), right_side_hidden(stripes()), backend="migan")
