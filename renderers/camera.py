@@ -53,7 +53,9 @@ class Camera:
             raise _bad_camera("its focal length is not positive")
         rotation = pose[:3, :3].double()
         skew = (rotation @ rotation.T - torch.eye(3, dtype=torch.float64, device=pose.device)).abs()
-        if skew.max() > RIGID_TOLERANCE or torch.linalg.det(rotation) < 0:
+        affine = (pose[3] - torch.tensor([0.0, 0.0, 0.0, 1.0]).to(pose)).abs()
+        worst = max(skew.max().item(), affine.max().item())
+        if worst > RIGID_TOLERANCE or torch.linalg.det(rotation) < 0:
             raise _bad_camera("cam_from_world is not a rotation and a translation")
 
     @classmethod

@@ -69,7 +69,8 @@ def _visible(
     """Projected splats in front of the camera, nearest first (Zwicker et al. 2001, eq. 24-31)."""
     pose, intrinsics = camera.cam_from_world.double(), camera.px_from_cam.double()
     points = splats.means @ pose[:3, :3].T + pose[:3, 3]
-    front = torch.nonzero((points[:, 2] > NEAR) & (splats.opacities >= ALPHA_CUT))[:, 0]
+    seen = (points[:, 2] > NEAR) & (splats.opacities >= ALPHA_CUT) & splats.drawable
+    front = torch.nonzero(seen)[:, 0]
     order = front[torch.argsort(points[front, 2], stable=True)]
     splats, points = splats[order], points[order]
 
@@ -85,10 +86,12 @@ def _visible(
     ).reshape(-1, 2, 3)
     axes = rotation_matrices(splats.quats) * splats.scales[:, None, :]  # (m, 3, 3)
     half = jacobian @ pose[:3, :3] @ axes  # covariance is half @ half.T
-    cov = half @ half.transpose(1, 2) + EPS2D * torch.eye(2, dtype=torch.float64)
-    conic = torch.linalg.inv(cov)
+    p, q = half.unbind(1)
+    var_x, cov, var_y = (p * p).sum(1), (p * q).sum(1), (q * q).sum(1)
+    # Lagrange's identity: p x q keeps the digits that var_x var_y - cov^2 loses on long thin splats
+    det = torch.linalg.cross(p, q).square().sum(1) + EPS2D * (var_x + var_y + EPS2D)
     means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1)
-    conics = torch.stack([conic[:, 0, 0], conic[:, 0, 1], conic[:, 1, 1]], dim=-1)
+    conics = torch.stack([var_y + EPS2D, -cov, var_x + EPS2D], dim=-1) / det[:, None]
     return means2d, conics, z, splats.opacities, view_colors(splats, camera)
 
 

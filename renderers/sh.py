@@ -46,7 +46,7 @@ def sh_basis(directions: Float[Tensor, "n 3"], k: int) -> Float[Tensor, "n k"]:
 
 def view_colors(splats: Splats, camera: Camera) -> Float[Tensor, "n 3"]:
     """Colour of each splat as this camera sees it, not below 0 (as in Kerbl et al. 2023)."""
-    if splats.sh is None:
+    if splats.sh is None or splats.sh.shape[1] == 0:
         return splats.colors
     offsets = splats.means - camera.center.to(splats.means)
     directions = offsets / torch.linalg.norm(offsets, dim=-1, keepdim=True).clamp_min(1e-12)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from renderers import Camera, Renderer, Splats, join
 
-ROUNDS = 5
+ROUNDS = 6
 """Iterations; later ones gain less than 1 dB."""
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from renderers import Camera, Splats, check_shapes
 from scenegen.fields import flatter_slope
 
-SIGMA_PX = 0.35
+SIGMA_PX = 0.4
 """Standard deviation of a splat seen from where it was lifted, in pixels. With the renderer's own
 low-pass filter neighbours overlap; wider ones blur more than their colours can make up for."""
-OPACITY = 0.97
+OPACITY = 0.99
 """Opacity of a lifted splat: nearly solid, so that surfaces hide what lies behind them."""
 THICKNESS = 0.1
 """Standard deviation along the normal, as a share of the pixel's footprint."""

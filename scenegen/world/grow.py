@@ -20,7 +20,7 @@ COVERED = 0.7
 """A pixel is known where the world's opacity is at least this."""
 SOLID = 0.95
 """Depth of the world is trusted for fitting where its opacity is at least this."""
-MIN_HOLE = 0.004
+MIN_HOLE = 0.001
 """A view with a smaller unknown share is skipped, 0 to 1."""
 RETRIEVED = 4
 """Past views used as context (K)."""
