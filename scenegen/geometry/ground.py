@@ -17,6 +17,8 @@ FARTHEST = 150.0
 """No surface is placed farther than this, in metres: parallax ends well before."""
 HUBER = 0.05
 """Residual over mean disparity beyond which a ground pixel weighs less."""
+MAX_SAMPLES = 20_000
+"""Ground pixels that the fit uses, evenly chosen."""
 ROUNDS = 12
 """Iterations of reweighted least squares."""
 
@@ -56,7 +58,8 @@ def ground_aligned(
     ground = (normals[..., 1] < -UPRIGHT) & below & ~sky
     if ground.float().mean() < MIN_SHARE:
         return depth.clamp(max=FARTHEST)
-    scale, shift = _fit_line(1.0 / depth[ground], plane[ground])
+    every = max(1, int(ground.sum()) // MAX_SAMPLES)
+    scale, shift = _fit_line(1.0 / depth[ground][::every], plane[ground][::every])
     if not 0.1 < scale < 10:
         return depth.clamp(max=FARTHEST)
     return 1.0 / (scale / depth + shift).clamp_min(1.0 / FARTHEST)

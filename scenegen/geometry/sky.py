@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import label
 from torch import Tensor
 
-WORK_WIDTH = 320
+WORK_WIDTH = 192
 """The border is searched at this width, in pixels."""
-THRESHOLDS = 24
+THRESHOLDS = 16
 """Gradient thresholds tried for the border."""
 BOTTOM_WEIGHT = 2.0
 """Weight of the sky's own variance against that of the rest (gamma in the paper)."""
@@ -18,7 +18,7 @@ MIN_SHARE = 0.04
 """Less sky than this share of the image counts as none."""
 MIN_BRIGHTNESS = 0.35
 """A sky darker than this mean luminance is not believed: dark ceilings, night."""
-MIN_BLUE, MIN_LEAD = 0.02, 0.10
+MIN_BLUE, MIN_LEAD = 0.02, 0.20
 """A sky is bluer than red by the first, or brighter than the rest of the image by the second."""
 MAX_BELOW = 0.03
 """Share of the image that a sky which is not blue may cover below the middle: plain walls do."""

@@ -16,6 +16,8 @@ from scenegen.fields import pull_push
 
 NEAREST, FARTHEST = 0.25, 150.0
 """Surfaces of new views lie within this range, in metres."""
+MAX_SAMPLES = 20_000
+"""Known pixels that a fit uses, evenly chosen."""
 ROUNDS = 15
 """Iterations of reweighted least squares."""
 TOLERANCE = 0.08
@@ -73,7 +75,8 @@ def fit_disparity(
     count = int(use.sum())
     if count < 50:
         return Fit(1.0, 0.0, math.inf, count)
-    x, y = 1.0 / estimated[use].double(), 1.0 / known[use].double()
+    every = max(1, count // MAX_SAMPLES)
+    x, y = 1.0 / estimated[use][::every].double(), 1.0 / known[use][::every].double()
     ratio = float((y / x).median())
     scale, shift = ratio, 0.0
     for _ in range(ROUNDS):

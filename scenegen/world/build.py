@@ -116,18 +116,14 @@ def _config(settings: dict[str, Any]) -> CreateConfig:
             why=f"a world can be made with: {', '.join(known)}",
             fix="use one of them",
         )
-    config = CreateConfig(**settings)
-    for name, value, allowed in (
-        ("quality", config.quality, LONG_SIDE),
-        ("extent", config.extent, EXTENTS),
-    ):
-        if value not in allowed:
+    for name, allowed in (("quality", LONG_SIDE), ("extent", EXTENTS)):
+        if settings.get(name, getattr(CreateConfig, name)) not in allowed:
             raise SceneError(
-                f"unknown {name} {value!r}",
+                f"unknown {name} {settings[name]!r}",
                 why=f"known are: {', '.join(allowed)}",
                 fix="use one of them",
             )
-    return config
+    return CreateConfig(**settings)
 
 
 def _field_of_view(picture: Photo, config: CreateConfig) -> tuple[float, str]:

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 from renderers import Camera
 from scenegen.config import Extent
 
 Move = Mapping[str, float]
 
-LOOK: tuple[Move, ...] = (
-    # First sideways and forwards: these holes lie between known surfaces, the easiest to fill.
+NEW_SHARE = 0.24
+"""Share of a view that may be new on an open side: what an outpainter continues well."""
+LOOK_DEGREES = 44.0
+"""How far `look` turns to either side."""
+BETWEEN: tuple[Move, ...] = (
     {"right": 0.3},
     {"right": -0.3},
     {"forward": 0.5},
     {"pitch_degrees": -14.0},
-    # Then outwards, both sides in turn, never far beyond what exists.
-    {"yaw_degrees": 15.0},
-    {"yaw_degrees": -15.0},
-    {"yaw_degrees": 30.0},
-    {"yaw_degrees": -30.0},
-    {"yaw_degrees": 44.0},
-    {"yaw_degrees": -44.0},
-    # Last, between the two: what both uncover together.
+)
+"""Steps whose holes lie between known surfaces, the easiest to fill, and the ground at the feet."""
+CORNERS: tuple[Move, ...] = (
     {"right": 0.3, "forward": 0.3, "yaw_degrees": 20.0},
     {"right": -0.3, "forward": 0.3, "yaw_degrees": -20.0},
 )
-"""Metres and degrees, as :meth:`renderers.Camera.moved` takes them."""
+"""What stepping and turning uncover together."""
 
-EXTENTS: dict[Extent, tuple[Move, ...]] = {"photo": (), "look": LOOK}
+
+def look_moves(fov_degrees: float) -> tuple[Move, ...]:
+    """Moves of the extent `look`, as :meth:`renderers.Camera.moved` takes them.
+
+    Args:
+        fov_degrees: Horizontal field of view; narrow lenses turn in smaller steps.
+    """
+    turns = math.ceil(LOOK_DEGREES / (NEW_SHARE * fov_degrees))
+    angles = [LOOK_DEGREES * (i + 1) / turns for i in range(turns)]
+    outwards = [{"yaw_degrees": side * angle} for angle in angles for side in (1.0, -1.0)]
+    return (*BETWEEN, *outwards, *CORNERS)
+
+
+EXTENTS: dict[Extent, Callable[[float], tuple[Move, ...]]] = {
+    "photo": lambda fov_degrees: (),
+    "look": look_moves,
+}
 
 
 def planned_cameras(camera: Camera, extent: Extent) -> tuple[Camera, ...]:
     """Views to visit around the photograph's camera, in order."""
-    return tuple(camera.moved(**move) for move in EXTENTS[extent])
+    return tuple(camera.moved(**move) for move in EXTENTS[extent](camera.fov_degrees))

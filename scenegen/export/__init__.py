@@ -1,0 +1,64 @@
+"""A world as files for other programs, and files of other programs as ours. One file per format.
+
+>>> from scenegen import export
+>>> export.export_file("street.ply", splats=world.splats)
+
+Every writer puts its file there whole or not at all. What is an axis, a logarithm or a logit in
+a file is converted here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scenegen.export.atomic import atomic_write
+    from scenegen.export.formats import FORMATS, Format, Writer, export_file
+    from scenegen.export.images import write_depth, write_png
+    from scenegen.export.mesh import mesh_from_depth, write_glb
+    from scenegen.export.ply import read_ply, write_ply
+    from scenegen.export.sheets import DepthView
+    from scenegen.export.transforms import read_transforms, write_transforms
+    from scenegen.export.video import write_mp4
+
+_HOME = {
+    "atomic_write": "scenegen.export.atomic",
+    "FORMATS": "scenegen.export.formats",
+    "Format": "scenegen.export.formats",
+    "Writer": "scenegen.export.formats",
+    "export_file": "scenegen.export.formats",
+    "write_depth": "scenegen.export.images",
+    "write_png": "scenegen.export.images",
+    "DepthView": "scenegen.export.sheets",
+    "mesh_from_depth": "scenegen.export.mesh",
+    "write_glb": "scenegen.export.mesh",
+    "read_ply": "scenegen.export.ply",
+    "write_ply": "scenegen.export.ply",
+    "read_transforms": "scenegen.export.transforms",
+    "write_transforms": "scenegen.export.transforms",
+    "write_mp4": "scenegen.export.video",
+}
+__all__ = [
+    "FORMATS",
+    "DepthView",
+    "Format",
+    "Writer",
+    "atomic_write",
+    "export_file",
+    "mesh_from_depth",
+    "read_ply",
+    "read_transforms",
+    "write_depth",
+    "write_glb",
+    "write_mp4",
+    "write_ply",
+    "write_png",
+    "write_transforms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'scenegen.export' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

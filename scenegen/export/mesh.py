@@ -1,0 +1,165 @@
+"""The world as a triangle mesh: views fused into one surface, and its ``.glb`` for browsers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import UInt8, UInt16
+from trimesh.exchange.gltf import export_glb
+from trimesh.graph import connected_component_labels
+from trimesh.visual import ColorVisuals
+
+from scenegen import __version__
+from scenegen.export.atomic import atomic_write
+from scenegen.export.fusion import fuse, voxel_and_blocks
+from scenegen.export.sheets import DepthView, Sheet, no_surface, sheets_of
+
+logger = logging.getLogger("scenegen")
+
+
+def mesh_from_depth(
+    views: Sequence[DepthView],
+    voxel: float | None = None,
+    *,
+    max_triangles: int = 1_000_000,
+    min_triangles: int = 100,
+) -> trimesh.Trimesh:
+    """Fuse views into one vertex-coloured surface (Curless and Levoy 1996).
+
+    Sky, unknown pixels, pixels at depth edges and surfaces beyond FAR_MEDIANS median depths are
+    left out. So is every part of the fused surface that no view shows within a voxel: fusion
+    alone grows skirts behind edges. Deterministic.
+
+    Args:
+        views: Any number; overlapping views are averaged.
+        voxel: Edge of a voxel, in metres; details below are lost. Two pixels at the median
+            depth when left out, more where that would give more than ``max_triangles``.
+        max_triangles: The mesh is simplified to at most this many.
+        min_triangles: Connected pieces with fewer are dropped.
+
+    Returns:
+        A mesh in the world frame (OpenCV axes, metres), with vertex colours in sRGB bytes and
+        triangles that run counter-clockwise for the cameras that saw them.
+
+    Raises:
+        SceneError: Nothing is left to mesh, or ``voxel`` is not positive or too small.
+    """
+    sheets = sheets_of(views)
+    size, blocks = voxel_and_blocks(sheets, voxel, max_triangles)
+    mesh = _clean(*fuse(sheets, size, blocks), sheets, size, min_triangles)
+    if len(mesh.faces) > max_triangles:
+        mesh = _simplified(mesh, max_triangles)
+    logger.info("mesh: %d triangles, voxels of %.3g m", len(mesh.faces), size)
+    return mesh
+
+
+def write_glb(path: str | Path, mesh: trimesh.Trimesh) -> None:
+    """Write a vertex-coloured mesh as binary glTF, which browsers, Blender and engines open.
+
+    glTF has y up and z backwards: (x, y, z) becomes (x, -y, -z). Its vertex colours are linear,
+    so sRGB is converted, and stored in 16 bits, as 8 would show steps in the shadows. The
+    material is unlit (KHR_materials_unlit) and not metallic: programs show the colours as they
+    are, without lamps; without it the mesh is black in three.js.
+
+    Args:
+        path: The file. It appears whole or not at all.
+        mesh: In the world frame, with vertex colours in sRGB.
+
+    Raises:
+        SceneError: The mesh has no triangles, or the file cannot be written.
+    """
+    if len(mesh.faces) == 0:
+        raise no_surface("the mesh has no triangles")
+    flipped = trimesh.Trimesh(
+        mesh.vertices * np.array([1.0, -1.0, -1.0]), mesh.faces, process=False
+    )
+    flipped.vertex_attributes["_COLOR_0"] = _linear_colors(_srgb(mesh))
+    data = export_glb(flipped.scene(), include_normals=False, tree_postprocessor=_unlit)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+    logger.info(
+        "%s: %d triangles; no sky, no texture finer than the vertices, no light, no splats",
+        path, len(mesh.faces),
+    )  # fmt: skip
+
+
+def _clean(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    colors: np.ndarray,
+    sheets: Sequence[Sheet],
+    voxel: float,
+    min_triangles: int,
+) -> trimesh.Trimesh:
+    """The parts of a fused surface that a view shows, without small pieces."""
+    points = torch.from_numpy(vertices)
+    seen = torch.zeros(len(points), dtype=torch.bool)
+    for sheet in sheets:
+        seen |= sheet.shows(points, voxel)
+    faces = faces[seen.numpy()[faces].all(axis=1)]
+    edges = np.concatenate([faces[:, :2], faces[:, 1:]])
+    piece = connected_component_labels(edges, node_count=len(points))[faces[:, 0]]
+    faces = faces[np.bincount(piece, minlength=1)[piece] >= min_triangles]
+    if len(faces) == 0:
+        raise no_surface(f"no connected piece of surface has {min_triangles} triangles")
+    used, faces = np.unique(faces, return_inverse=True)
+    return _mesh(vertices[used], faces.reshape(-1, 3), colors[used])
+
+
+def _simplified(mesh: trimesh.Trimesh, max_triangles: int) -> trimesh.Trimesh:
+    """At most ``max_triangles`` triangles (Garland and Heckbert 1997)."""
+    import open3d as o3d
+
+    full = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces)
+    )
+    full.vertex_colors = o3d.utility.Vector3dVector(_srgb(mesh)[:, :3] / 255.0)
+    less = full.simplify_quadric_decimation(max_triangles)
+    return _mesh(np.array(less.vertices), np.array(less.triangles), np.array(less.vertex_colors))
+
+
+def _mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray) -> trimesh.Trimesh:
+    pixels = np.rint(np.asarray(colors) * 255).clip(0, 255).astype(np.uint8)
+    return trimesh.Trimesh(vertices, faces, vertex_colors=pixels, process=False)
+
+
+def _srgb(mesh: trimesh.Trimesh) -> UInt8[np.ndarray, "n 4"]:
+    assert isinstance(mesh.visual, ColorVisuals), "the mesh is to have vertex colours"
+    return np.asarray(mesh.visual.vertex_colors)
+
+
+def _linear_colors(srgb: UInt8[np.ndarray, "n 4"]) -> UInt16[np.ndarray, "n 4"]:
+    """Colours for glTF: sRGB bytes to linear 16 bits (IEC 61966-2-1); opacity as it is."""
+    value = srgb / 255.0
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    linear[:, 3] = value[:, 3]
+    return np.rint(linear * 65535).astype(np.uint16)
+
+
+def _unlit(tree: dict[str, Any]) -> None:
+    """Give the glTF its material, and its colours the name and scale that programs know.
+
+    trimesh writes 16-bit colours only as an attribute of its own, which starts with "_".
+    """
+    tree["asset"]["generator"] = f"scenegen {__version__}"
+    tree["materials"] = [
+        {
+            "name": "unlit vertex colors",
+            "doubleSided": True,  # a walker may step behind a surface
+            "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
+            "extensions": {"KHR_materials_unlit": {}},
+        }
+    ]
+    tree["extensionsUsed"] = ["KHR_materials_unlit"]
+    for part in tree["meshes"]:
+        for primitive in part["primitives"]:
+            primitive["material"] = 0
+            colors = primitive["attributes"].pop("_COLOR_0")
+            primitive["attributes"]["COLOR_0"] = colors
+            tree["accessors"][colors]["normalized"] = True

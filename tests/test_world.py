@@ -1,0 +1,294 @@
+"""The loop end to end on a small photograph: events, journal, reopening, growing, crashes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import scenegen
+from renderers import Camera, SceneError
+from scenegen.world import Committed, Finished, Loaded, Planned, Retrieved, Skipped
+from scenegen.world.plan import EXTENTS, planned_cameras
+from scenegen.world.world import World
+
+SETTINGS = {"quality": "draft", "depth": "prior", "outpaint": "patch", "renderer": "cpu"}
+
+
+def write_photo(path: Path, width: int = 256, height: int = 192) -> Path:
+    """A bright sky, a red house on the left, a blue one on the right, a paved ground."""
+    generator = torch.Generator().manual_seed(11)
+    image = torch.empty(height, width, 3)
+    image[:] = torch.tensor([0.55, 0.75, 0.98])
+    image[height // 4 : 5 * height // 8, : width // 3] = torch.tensor([0.7, 0.2, 0.15])
+    image[height // 4 : 5 * height // 8, 2 * width // 3 :] = torch.tensor([0.15, 0.25, 0.6])
+    image[5 * height // 8 :] = torch.tensor([0.45, 0.42, 0.38])
+    speckle = 0.05 * torch.randn(height // 4, width // 4, 1, generator=generator)
+    speckle = speckle.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    image = (image + speckle).clamp(0, 1)
+    Image.fromarray((image.numpy() * 255).astype("uint8")).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photo(tmp_path_factory.mktemp("photo") / "house.png")
+
+
+@pytest.fixture(scope="module")
+def made(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
+    """A world with two grown steps, and the events of its making."""
+    folder = tmp_path_factory.mktemp("worlds") / "house"
+    events = list(scenegen.create_events(photo, folder, extent="photo", **SETTINGS))
+    world = scenegen.open(folder)
+    camera = world.camera0
+    path = [camera.moved(right=0.3), camera, camera.moved(yaw_degrees=15)]
+    events += list(world.grow(path))
+    world.close()
+    return folder, events
+
+
+@pytest.fixture
+def copied(made: tuple[Path, list], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made[0], tmp_path / "copy"))
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(-10 * torch.log10(((a - b) ** 2).mean()))
+
+
+def test_events_tell_the_story_in_order(made: tuple[Path, list]) -> None:
+    names = [type(event).__name__ for event in made[1]]
+    assert names == [
+        "Loaded", "Committed", "Finished",
+        "Planned", "Retrieved", "Committed", "Skipped", "Retrieved", "Committed", "Finished",
+    ]  # fmt: skip
+    loaded, first = made[1][0], made[1][1]
+    assert isinstance(loaded, Loaded) and "usual lens assumed" in str(loaded)
+    assert isinstance(first, Committed) and first.step == 0
+    assert isinstance(made[1][3], Planned) and len(made[1][3].cameras) == 3
+    retrieved = made[1][4]
+    assert isinstance(retrieved, Retrieved) and retrieved.view_ids == (0,)
+    assert retrieved.coverage > 0.5
+    skipped = made[1][6]
+    assert isinstance(skipped, Skipped) and skipped.hole_share < 0.001
+    assert isinstance(made[1][-1], Finished) and made[1][-1].steps == 3
+    assert all(str(event) for event in made[1])
+
+
+def test_the_photograph_comes_back_from_its_own_camera(
+    made: tuple[Path, list], photo: Path
+) -> None:
+    world = scenegen.open(made[0])
+    picture = torch.from_numpy(__import__("numpy").array(Image.open(photo))).float() / 255
+    render = world.render(world.camera0)
+    assert render.rgb.shape == picture.shape
+    assert psnr(render.rgb, picture) > 30
+    assert render.alpha.min() > 0.95
+    assert torch.isposinf(render.depth[4, 100:156]).all()  # sky
+    assert 1.5 < float(render.depth[-2, 128]) < 5  # the ground near the feet
+
+
+def test_growth_fills_what_the_path_uncovers_and_leaves_the_photograph(
+    made: tuple[Path, list],
+) -> None:
+    world = scenegen.open(made[0])
+    before = World.__new__(World)
+    turned = world.camera0.moved(yaw_degrees=15)
+    grown = world.render(turned)
+    assert float((grown.alpha < 0.7).float().mean()) < 0.01
+    before._chunks, before._joined = [world.chunks[0]], None
+    before._renderer, before._meta = world._renderer, world._meta
+    assert float((before.render(turned).alpha < 0.7).float().mean()) > 0.1
+    at_home = psnr(world.render(world.camera0).rgb, before.render(world.camera0).rgb)
+    assert at_home > 35  # observed pixels are not painted over
+
+
+def test_a_reopened_world_is_the_same_to_the_bit(made: tuple[Path, list], copied: Path) -> None:
+    first, second = scenegen.open(made[0]), scenegen.open(copied)
+    assert [step.id for step in first.steps] == [0, 1, 2]
+    assert [step.parent for step in first.steps] == [None, 0, 1]
+    assert [step.provenance for step in first.steps] == ["observed", "generated", "generated"]
+    assert len(first.memory.views) == 3 and len(first.memory.surfels) > 100
+    camera = first.camera0.moved(forward=0.4, yaw_degrees=7)
+    assert torch.equal(first.render(camera).rgb, second.render(camera).rgb)
+    assert first.memory.retrieve([camera]).view_ids == second.memory.retrieve([camera]).view_ids
+
+
+def test_the_same_seed_makes_the_same_world(photo: Path, tmp_path: Path) -> None:
+    worlds = [
+        scenegen.create(photo, tmp_path / name, extent="photo", seed=4, **SETTINGS)
+        for name in ("a", "b")
+    ]
+    for world in worlds:
+        list(world.grow([world.camera0.moved(yaw_degrees=12)]))
+    assert torch.equal(worlds[0].splats.means, worlds[1].splats.means)
+    assert torch.equal(worlds[0].splats.colors, worlds[1].splats.colors)
+
+
+def test_the_journal_says_how_each_step_was_made(made: tuple[Path, list]) -> None:
+    world = scenegen.open(made[0])
+    info = world.steps[2].info
+    assert info["depth"] == "prior" and info["outpaint"] == "patch"
+    assert info["retrieved"]["view_ids"][0] in (0, 1)
+    assert set(info["retrieved"]["reasons"]) >= {str(i) for i in info["retrieved"]["view_ids"]}
+    assert info["fit"]["scale"] > 0 and info["seconds"] > 0
+    assert world.settings["photo"] == "house.png"
+    assert (made[0] / "README.txt").read_text().startswith("This folder is a 3D world")
+
+
+def test_named_paths_continue_from_where_the_world_ends(copied: Path) -> None:
+    world = scenegen.open(copied)
+    events = list(world.grow("left", 0.3))
+    camera = next(event.camera for event in events if isinstance(event, (Committed, Skipped)))
+    moved = camera.center - world.steps[2].camera.center
+    torch.testing.assert_close(torch.linalg.norm(moved), torch.tensor(0.3))
+
+
+def test_stopping_half_way_keeps_what_was_committed(photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    for event in scenegen.create_events(photo, folder, extent="look", **SETTINGS):
+        if isinstance(event, Committed) and event.step == 1:
+            break
+    world = scenegen.open(folder)
+    assert len(world.steps) == 2
+    assert len(list(world.grow([world.camera0.moved(yaw_degrees=10)]))) >= 3
+
+
+def test_killing_the_process_loses_at_most_the_step_in_flight(photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    code = (
+        "import os, scenegen\n"
+        "from scenegen.world import store\n"
+        "rename = store.Path.rename\n"
+        "def die(self, target):\n"
+        "    rename(self, target)\n"
+        "    if target.name == '0001': os._exit(9)\n"  # after the folder, before the journal
+        "store.Path.rename = die\n"
+        f"settings = {SETTINGS!r}\n"
+        f"for e in scenegen.create_events({str(photo)!r}, {str(folder)!r}, **settings): pass\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 9, result.stderr
+    assert (folder / "steps" / "0001").is_dir()
+    world = scenegen.open(folder)
+    assert len(world.steps) == 1
+    assert not (folder / "steps" / "0001").exists()
+    assert len(list(world.grow([world.camera0.moved(yaw_degrees=10)]))) >= 3
+
+
+def test_plans_stay_level_and_step_gently() -> None:
+    camera = Camera.from_fov(63, 768, 576)
+    cameras = planned_cameras(camera, "look")
+    assert len(cameras) == 12
+    assert planned_cameras(camera, "photo") == ()
+    narrow = planned_cameras(Camera.from_fov(40, 576, 768), "look")
+    assert len(narrow) > len(cameras)
+    for fov in (30.0, 46.0, 63.0, 90.0):
+        turns = sorted(
+            {abs(move.get("yaw_degrees", 0.0)) for move in EXTENTS["look"](fov)
+             if set(move) == {"yaw_degrees"}}
+        )  # fmt: skip
+        gaps = [b - a for a, b in zip([0.0, *turns], turns, strict=False)]
+        assert max(gaps) <= 0.24 * fov + 1e-6 and turns[-1] == pytest.approx(44)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "steps/0001/view.safetensors").unlink(), "step 1 .* is damaged"),
+        (lambda f: (f / "steps/0001/splats.safetensors").write_bytes(b"\x00" * 64), "is damaged"),
+        (lambda f: (f / "world.db").write_bytes(b"not a database at all" * 50), "world.db intact"),
+        (lambda f: shutil.rmtree(f / "steps"), "is damaged"),
+        (lambda f: set_format(f, 99), "reads up to 1"),
+    ],
+)
+def test_damaged_worlds_say_so(copied: Path, damage: Callable, message: str) -> None:
+    damage(copied)
+    with pytest.raises(SceneError, match=message):
+        scenegen.open(copied)
+
+
+def set_format(folder: Path, version: int) -> None:
+    connection = sqlite3.connect(folder / "world.db")
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (json.dumps(version),))
+    connection.commit()
+    connection.close()
+
+
+def test_not_a_world(tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match="there is no such folder"):
+        scenegen.open(tmp_path / "nowhere")
+    with pytest.raises(SceneError, match="there is no world.db in it"):
+        scenegen.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depth": "best"}, "unknown depth backend"),
+        ({"outpaint": "best"}, "unknown outpaint backend"),
+        ({"renderer": "best"}, "unknown renderer backend"),
+        ({"quality": "best"}, "unknown quality"),
+        ({"extent": "everything"}, "unknown extent"),
+        ({"fov": 300.0}, "not one of a photograph"),
+        ({"colour": "red"}, "unknown setting 'colour'"),
+    ],
+)
+def test_bad_settings_leave_nothing_behind(
+    photo: Path, tmp_path: Path, settings: dict, message: str
+) -> None:
+    with pytest.raises(SceneError, match=message):
+        scenegen.create(photo, tmp_path / "world", **settings)
+    assert not (tmp_path / "world").exists()
+
+
+def test_a_taken_folder_is_left_alone(photo: Path, made: tuple[Path, list], tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(SceneError, match="it holds other files"):
+        scenegen.create(photo, tmp_path, **SETTINGS)
+    with pytest.raises(SceneError, match="already holds a world"):
+        scenegen.create(photo, made[0], **SETTINGS)
+    with pytest.raises(SceneError, match="it is a file"):
+        scenegen.create(photo, photo, **SETTINGS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["diary.txt"]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mount") is None,
+    reason="mounting a small file system needs root",
+)
+def test_a_full_disk_is_an_error_and_leaves_nothing(photo: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this machine does not allow mounts")
+    try:
+        with pytest.raises(SceneError, match="disk has room"):
+            scenegen.create(photo, disk / "world", extent="photo", **SETTINGS)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_view_that_shows_nothing_known_is_refused(copied: Path) -> None:
+    world = scenegen.open(copied)
+    with pytest.raises(SceneError, match="smaller steps or turns"):
+        list(world.grow([world.camera0.moved(yaw_degrees=180)]))
+
+
+def test_depth_of_sky_and_nothing(made: tuple[Path, list]) -> None:
+    world = scenegen.open(made[0])
+    behind = world.render(world.camera0.moved(yaw_degrees=180))
+    assert torch.isnan(behind.depth).all() and math.isclose(float(behind.alpha.max()), 0.0)
