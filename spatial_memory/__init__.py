@@ -1,0 +1,34 @@
+"""Where things are and who has seen them: the surfel-indexed memory of views.
+
+>>> from spatial_memory import MemoryConfig, ViewMemory
+>>> memory = ViewMemory(MemoryConfig())
+
+Names load on first use (PEP 562), so that importing the package stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spatial_memory.memory import MemoryConfig, ViewMemory
+    from spatial_memory.retrieve import Retrieval
+    from spatial_memory.surfels import Surfels
+    from spatial_memory.views import View, ViewStore
+
+_HOME = {
+    "MemoryConfig": "spatial_memory.memory",
+    "ViewMemory": "spatial_memory.memory",
+    "Retrieval": "spatial_memory.retrieve",
+    "Surfels": "spatial_memory.surfels",
+    "View": "spatial_memory.views",
+    "ViewStore": "spatial_memory.views",
+}
+__all__ = ["MemoryConfig", "Retrieval", "Surfels", "View", "ViewMemory", "ViewStore"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'spatial_memory' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,183 @@
+"""Neighbours in space, for surfels of any size: a voxel hash grid with one level per octave.
+
+A surfel lives in the level whose voxels are 2 to 4 of its radii wide, and a search looks at 27
+voxels of each level. What merges with a sample of similar size is always within them. Of much
+smaller surfels only those nearby are found, which is enough: where small ones map a place, they
+lie close together.
+"""
+
+from __future__ import annotations
+
+from math import floor, log2
+
+import numpy as np
+
+from renderers.locking import strict_kernel
+from spatial_memory.columns import Columns
+
+FINER = 0.5
+"""A sample smaller than this share of a surfel's radius adds detail, and does not merge with it."""
+
+_LEVELS = 64
+_MIDDLE_LEVEL = 32  # the level of voxels of 1 m
+
+
+class HashGrid:
+    """Chains of surfels by voxel. Answers do not depend on the order of insertion."""
+
+    def __init__(self) -> None:
+        self._heads = np.full(1024, -1, np.int32)
+        self._entries = Columns(slot=(np.int64, ()), next=(np.int32, ()), level=(np.int8, ()))
+        self._population = np.zeros(_LEVELS, np.int64)
+
+    def extend(self, points: np.ndarray, radii: np.ndarray) -> None:
+        """Insert the rows of ``points`` (n, 3) and ``radii`` (n,) that are not in the grid yet."""
+        done, count = len(self._entries), len(points)
+        self._entries.append(count - done, slot=0, next=-1, level=0)
+        if count > len(self._heads) // 2:
+            self._heads = np.full(1 << int(2 * count).bit_length(), -1, np.int32)
+            self._population[:] = 0
+            done = 0
+        e = self._entries
+        _insert(points, radii, done, self._heads, e.slot, e.next, e.level, self._population)
+
+    def moved(self, rows: np.ndarray, points: np.ndarray, radii: np.ndarray) -> None:
+        """Put ``rows`` into the voxels where they belong now."""
+        e = self._entries
+        _relink(rows, points, radii, self._heads, e.slot, e.next, e.level, self._population)
+
+    def match(
+        self,
+        samples: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+        surfels: tuple[np.ndarray, np.ndarray, np.ndarray],
+        depth_share: float,
+        min_cos: float,
+    ) -> np.ndarray:
+        """The surfel that each sample merges with.
+
+        Args:
+            samples: Points (m, 3), normals (m, 3), radii (m,) and depths (m,).
+            surfels: Points (n, 3), normals (n, 3) and radii (n,), as inserted.
+            depth_share: Largest distance of either from the plane of the other, as a share of the
+                sample's depth: surfaces in front of each other stay apart, whatever their radii.
+            min_cos: Smallest cosine between the normals.
+
+        Returns:
+            (m,) int64 rows: the nearest within half the sum of the radii, then the lowest; -1
+            for none.
+        """
+        out = np.empty(len(samples[0]), np.int64)
+        e = self._entries
+        levels = np.flatnonzero(self._population)
+        rules = np.array([depth_share, min_cos, FINER])
+        _match(*samples, *surfels, levels, self._heads, e.next, e.level, rules, out)
+        return out
+
+
+@strict_kernel()
+def _level_of(radius):
+    """Level whose voxels are 2 to 4 radii wide."""
+    level = floor(log2(radius)) + 2 + _MIDDLE_LEVEL
+    return min(max(level, 0), _LEVELS - 1)
+
+
+@strict_kernel()
+def _slot(i, j, k, level, slots):
+    """A place in the table of chains; ``slots`` is a power of two."""
+    mixed = (i * 73856093) ^ (j * 19349663) ^ (k * 83492791) ^ (level * 2654435761)
+    mixed ^= mixed >> 17
+    return mixed & (slots - 1)
+
+
+@strict_kernel()
+def _slot_of(points, row, level, slots):
+    scale = 2.0 ** (_MIDDLE_LEVEL - level)
+    i = floor(points[row, 0] * scale)
+    j = floor(points[row, 1] * scale)
+    k = floor(points[row, 2] * scale)
+    return _slot(i, j, k, level, slots)
+
+
+@strict_kernel()
+def _insert(points, radii, start, heads, slot, following, levels, population):
+    for row in range(start, points.shape[0]):
+        level = _level_of(radii[row])
+        place = _slot_of(points, row, level, len(heads))
+        slot[row], levels[row], following[row] = place, level, heads[place]
+        heads[place] = row
+        population[level] += 1
+
+
+@strict_kernel()
+def _relink(rows, points, radii, heads, slot, following, levels, population):
+    for row in rows:
+        level = _level_of(radii[row])
+        place = _slot_of(points, row, level, len(heads))
+        if place == slot[row] and level == levels[row]:
+            continue
+        before, here = -1, heads[slot[row]]
+        while here != row:
+            before, here = here, following[here]
+        if before < 0:
+            heads[slot[row]] = following[row]
+        else:
+            following[before] = following[row]
+        population[levels[row]] -= 1
+        population[level] += 1
+        slot[row], levels[row], following[row] = place, level, heads[place]
+        heads[place] = row
+
+
+@strict_kernel()
+def _off_plane(normals, row, dx, dy, dz):
+    """How far a step leads off a plane, in metres."""
+    return abs(normals[row, 0] * dx + normals[row, 1] * dy + normals[row, 2] * dz)
+
+
+@strict_kernel()
+def _match(
+    q,
+    q_normals,
+    q_radii,
+    q_depths,
+    points,
+    normals,
+    radii,
+    levels,
+    heads,
+    following,
+    at,
+    rules,
+    out,
+):
+    depth_share, min_cos, finer = rules
+    for m in range(q.shape[0]):
+        x, y, z = np.float64(q[m, 0]), np.float64(q[m, 1]), np.float64(q[m, 2])
+        limit = depth_share * q_depths[m]
+        best, best_row = np.inf, np.int64(-1)
+        for level in levels:
+            scale = 2.0 ** (_MIDDLE_LEVEL - level)
+            if 0.25 * finer > q_radii[m] * scale:
+                continue  # every surfel of this level and of the coarser ones is too large
+            i0, j0, k0 = floor(x * scale), floor(y * scale), floor(z * scale)
+            for voxel in range(27):
+                i, j, k = i0 + voxel // 9 - 1, j0 + voxel // 3 % 3 - 1, k0 + voxel % 3 - 1
+                row = heads[_slot(i, j, k, level, len(heads))]
+                while row >= 0:
+                    if at[row] == level and q_radii[m] >= finer * radii[row]:
+                        dx, dy, dz = points[row, 0] - x, points[row, 1] - y, points[row, 2] - z
+                        distance = dx * dx + dy * dy + dz * dz
+                        reach = 0.5 * (np.float64(radii[row]) + q_radii[m])
+                        if (
+                            distance <= reach * reach
+                            and (distance < best or (distance == best and row < best_row))
+                            and _off_plane(normals, row, dx, dy, dz) <= limit
+                            and _off_plane(q_normals, m, dx, dy, dz) <= limit
+                            and normals[row, 0] * q_normals[m, 0]
+                            + normals[row, 1] * q_normals[m, 1]
+                            + normals[row, 2] * q_normals[m, 2]
+                            > min_cos
+                        ):
+                            best, best_row = distance, np.int64(row)
+                    row = following[row]
+        out[m] = best_row

@@ -1,0 +1,357 @@
+"""Z-buffer of surfels, and the surfels that a view gives: by hand, by law, against plain loops."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import threading
+
+import numba
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from renderers import Camera, SceneError
+from renderers import surfels as surfels_module
+from renderers.surfels import BACK_SLACK, NEAR, SurfelMap, render_surfels
+from spatial_memory.sampling import Samples, sample_view
+from spatial_memory.views import make_view
+
+FACING = (0.0, 0.0, -1.0)
+CAMERA = Camera.from_fov(90.0, 8, 8)  # focal length 4 px, principal point (4, 4)
+
+
+def draw(
+    *discs: tuple[tuple[float, float, float], tuple[float, float, float], float],
+    camera: Camera = CAMERA,
+    backs: bool = False,
+) -> SurfelMap:
+    points, normals, radii = (torch.tensor(column) for column in zip(*discs, strict=True))
+    return render_surfels(points, normals, radii, camera, backs=backs)
+
+
+def random_discs(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    points = rng.uniform((-3, -3, -1), (3, 3, 8), (count, 3))
+    normals = rng.normal(size=(count, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    radii = rng.choice([0.003, 0.05, 0.4, 1.0], count)
+    return torch.tensor(points).float(), torch.tensor(normals).float(), torch.tensor(radii).float()
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_a_facing_disc_by_hand() -> None:
+    """Radius 0.5 m at 2 m spans 4 * 0.5 / 2 = 1 px around (4, 4): four centres, 0.71 px away."""
+    seen = draw(((0.0, 0.0, 2.0), FACING, 0.5))
+    expected = torch.full((8, 8), -1)
+    expected[3:5, 3:5] = 0
+    assert torch.equal(seen.ids, expected)
+    torch.testing.assert_close(seen.depth[3:5, 3:5], torch.full((2, 2), 2.0))
+    cos = 1 / math.sqrt(1 + 2 * 0.125**2)
+    torch.testing.assert_close(seen.cos[3:5, 3:5], torch.full((2, 2), cos))
+    assert torch.isnan(seen.depth[seen.ids < 0]).all()
+    assert (seen.cos[seen.ids < 0] == 0).all()
+
+
+def test_a_tilted_disc_by_hand() -> None:
+    """Plane z = 2 + x meets the ray x = s z at z = 2 / (1 - s)."""
+    slope = math.sqrt(0.5)
+    seen = draw(((0.0, 0.0, 2.0), (slope, 0.0, -slope), 2.5))
+    s = (torch.arange(8) + 0.5 - 4) / 4
+    for column in range(2, 6):  # |y| and |x| stay well within the disc there
+        torch.testing.assert_close(seen.depth[4, column], 2 / (1 - s[column]))
+
+
+def test_a_disc_smaller_than_a_pixel_marks_the_pixel_of_its_centre() -> None:
+    seen = draw(((0.3, -0.8, 2.0), FACING, 1e-4))  # u = 4 + 0.6, v = 4 - 1.6
+    assert (seen.ids >= 0).sum() == 1
+    assert seen.ids[2, 4] == 0
+    torch.testing.assert_close(seen.depth[2, 4].item(), 2.0)
+    cos = 2 / math.sqrt(0.3**2 + 0.8**2 + 2**2)
+    torch.testing.assert_close(seen.cos[2, 4].item(), cos)
+
+
+def test_backs_are_culled_unless_asked_for() -> None:
+    away, front = (0.0, 0.0, 1.0), ((0.0, 0.0, 3.0), FACING, 2.0)
+    assert (draw(((0.0, 0.0, 2.0), away, 0.5)).ids == -1).all()
+    culled = draw(((0.0, 0.0, 2.0), away, 0.5), front)
+    assert culled.ids[3, 3] == 1
+    blocked = draw(((0.0, 0.0, 2.0), away, 0.5), front, backs=True)
+    assert blocked.ids[3, 3] == 0
+    assert blocked.cos[3, 3] < 0
+    torch.testing.assert_close(blocked.depth[3, 3].item(), 2.0)
+
+
+def test_a_back_yields_to_a_front_within_its_slack() -> None:
+    """Both sides of a thin wall: the side that faces the camera shows."""
+    back = ((0.0, 0.0, 2.0), (0.0, 0.0, 1.0), 0.5)
+    close, beyond = 2.0 * (1 + 0.5 * BACK_SLACK), 2.0 * (1 + 2 * BACK_SLACK)
+    assert draw(back, ((0.0, 0.0, close), FACING, 0.5), backs=True).ids[3, 3] == 1
+    assert draw(back, ((0.0, 0.0, beyond), FACING, 0.5), backs=True).ids[3, 3] == 0
+
+
+def test_ties_in_depth_go_to_the_lower_row() -> None:
+    near, far = ((0.0, 0.0, 2.0), FACING, 0.5), ((0.0, 0.0, 2.0002), FACING, 0.5)
+    assert draw(near, far).ids[3, 3] == 0
+    assert draw(far, near).ids[3, 3] == 0
+    assert draw(((0.0, 0.0, 2.01), FACING, 0.5), near).ids[3, 3] == 1
+
+
+# ---------------------------------------------------------------- against plain loops
+
+
+def slow_map(
+    points: np.ndarray, normals: np.ndarray, radii: np.ndarray, camera: Camera, backs: bool
+) -> np.ndarray:
+    """Ids, by testing every ray against every disc in float64."""
+    pose, k = camera.cam_from_world.double().numpy(), camera.px_from_cam.double().numpy()
+    p = points.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
+    n = normals.astype(np.float64) @ pose[:3, :3].T
+    offset = (p * n).sum(1)
+    ids = np.full((camera.height, camera.width), -1)
+    for row in range(camera.height):
+        for column in range(camera.width):
+            ray = np.linalg.solve(k, [column + 0.5, row + 0.5, 1.0])
+            z = offset / (n @ ray)
+            miss = ((z[:, None] * ray - p) ** 2).sum(1) > radii.astype(np.float64) ** 2
+            u, v = (p @ k.T)[:, 0] / p[:, 2], (p @ k.T)[:, 1] / p[:, 2]
+            own = (np.floor(u) == column) & (np.floor(v) == row) & (p[:, 2] > NEAR)
+            z = np.where(miss | (z <= NEAR), np.where(own, p[:, 2], np.inf), z)
+            back = offset > 0
+            z = np.where(back, z * (1 + BACK_SLACK) if backs else np.inf, z)
+            steps = z.astype(np.float32).view(np.uint32).astype(np.int64) >> 13
+            order = np.lexsort((np.arange(len(p)), back, steps))
+            if np.isfinite(z[order[0]]):
+                ids[row, column] = order[0]
+    return ids
+
+
+@pytest.mark.parametrize("backs", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_every_ray_against_every_disc(seed: int, backs: bool) -> None:
+    points, normals, radii = random_discs(150, seed)
+    camera = Camera.look_at((0.5, -0.2, -1.0), (0.0, 0.0, 3.0), 70.0, 30, 22)
+    seen = render_surfels(points, normals, radii, camera, backs=backs)
+    slow = slow_map(points.numpy(), normals.numpy(), radii.numpy(), camera, backs)
+    assert (slow >= 0).mean() > 0.3
+    np.testing.assert_array_equal(seen.ids.numpy(), slow)
+
+
+# ---------------------------------------------------------------- by law
+
+
+@pytest.fixture
+def always_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surfels_module, "MIN_PARALLEL", 0)
+
+
+@pytest.mark.usefixtures("always_parallel")
+def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    discs, camera = random_discs(3000, 7), Camera.from_fov(70.0, 96, 64)
+    threads = numba.get_num_threads()
+    maps = []
+    for count in sorted({1, threads}):
+        numba.set_num_threads(count)
+        maps.append(render_surfels(*discs, camera))
+    numba.set_num_threads(threads)
+    monkeypatch.setattr(surfels_module, "MIN_PARALLEL", 10_000)
+    alone = render_surfels(*discs, camera)
+    for seen in maps:
+        assert torch.equal(seen.ids, alone.ids)
+        assert torch.equal(seen.depth.nan_to_num(-1), alone.depth.nan_to_num(-1))
+        assert torch.equal(seen.cos, alone.cos)
+
+
+@pytest.mark.usefixtures("always_parallel")
+def test_python_threads_may_draw_at_once() -> None:
+    discs, camera = random_discs(3000, 7), Camera.from_fov(70.0, 96, 64)
+    alone, others = render_surfels(*discs, camera), []
+
+    def work() -> None:
+        others.extend(render_surfels(*discs, camera).ids for _ in range(5))
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(others) == 15
+    assert all(torch.equal(ids, alone.ids) for ids in others)
+
+
+def test_moving_world_and_camera_together_changes_nothing() -> None:
+    points, normals, radii = random_discs(200, 3)
+    camera = Camera.from_fov(70.0, 40, 30)
+    moved = camera.moved(right=0.4, down=-0.2, forward=0.3, yaw_degrees=25, pitch_degrees=10)
+    turn = moved.world_from_cam
+    there = render_surfels(
+        points @ turn[:3, :3].T + turn[:3, 3], normals @ turn[:3, :3].T, radii, moved
+    )
+    here = render_surfels(points, normals, radii, camera)
+    same = here.ids == there.ids
+    assert same.float().mean() > 0.99  # all but the pixels on the rim of a disc
+    torch.testing.assert_close(
+        here.depth[same], there.depth[same], rtol=1e-4, atol=0, equal_nan=True
+    )
+
+
+def test_what_cannot_be_drawn_is_left_out() -> None:
+    nan, inf = math.nan, math.inf
+    good = ((0.0, 0.0, 2.0), FACING, 0.5)
+    seen = draw(
+        ((nan, 0.0, 1.0), FACING, 1.0),
+        ((0.0, 0.0, 1.0), (nan, 0.0, -1.0), 1.0),
+        ((0.0, 0.0, 1.0), FACING, nan),
+        ((0.0, 0.0, 1.0), FACING, inf),
+        ((0.0, 0.0, 1.0), FACING, 0.0),
+        ((0.0, 0.0, inf), FACING, 1.0),
+        ((0.0, 0.0, -1.0), FACING, 0.5),
+        good,
+    )
+    assert set(seen.ids.unique().tolist()) == {-1, 7}
+
+
+def test_a_disc_through_the_camera_plane_is_cut_there() -> None:
+    """The floor 1 m below, centred at the camera: rows below the horizon see it at 1 / s."""
+    seen = draw(((0.0, 1.0, 0.0), (0.0, -1.0, 0.0), 100.0))
+    assert (seen.ids[:4] == -1).all()
+    s = (torch.arange(4, 8) + 0.5 - 4) / 4
+    torch.testing.assert_close(seen.depth[4:], (1 / s)[:, None].expand(4, 8))
+
+
+def test_no_surfels_and_one_pixel() -> None:
+    empty = render_surfels(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0), CAMERA)
+    assert (empty.ids == -1).all() and empty.ids.shape == (8, 8)
+    one = draw(((0.0, 0.0, 2.0), FACING, 0.1), camera=Camera.from_fov(60.0, 1, 1))
+    assert one.ids.tolist() == [[0]]
+
+
+def test_arrays_that_disagree_are_an_error() -> None:
+    with pytest.raises(SceneError, match="radii has shape"):
+        unchecked = inspect.unwrap(render_surfels)  # what users run, without the test-time checker
+        unchecked(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(3), CAMERA)
+
+
+# ---------------------------------------------------------------- surfels of a view
+
+
+def plane_depth(camera: Camera, normal: np.ndarray, distance: float) -> np.ndarray:
+    """Depth of the plane ``normal . x = distance`` in the camera frame; +inf where it is missed."""
+    k = camera.px_from_cam.double().numpy()
+    px = camera.pixel_centers().double().numpy()
+    rays = np.concatenate([px, np.ones((*px.shape[:2], 1))], -1) @ np.linalg.inv(k).T
+    slope = rays @ normal
+    with np.errstate(divide="ignore"):
+        return np.where(slope > 1e-9, distance / slope, np.inf).astype(np.float32)
+
+
+def samples_of(camera: Camera, depth: np.ndarray, side: int = 128) -> Samples:
+    rgb = np.full((*depth.shape, 3), 0.5, np.float32)
+    return sample_view(make_view(rgb, depth, camera, "observed"), side)
+
+
+@given(tilt=st.floats(0.0, 60.0), turn=st.floats(0.0, 360.0), distance=st.floats(0.5, 50.0))
+def test_every_cell_of_a_plane_gives_its_normal(tilt: float, turn: float, distance: float) -> None:
+    """Last rows and columns included: nothing is lost at the border, no normal is zero."""
+    lean, around = math.radians(tilt), math.radians(turn)
+    normal = np.array(
+        [math.sin(lean) * math.cos(around), math.sin(lean) * math.sin(around), math.cos(lean)]
+    )
+    camera = Camera.from_fov(50.0, 48, 32)
+    samples = samples_of(camera, plane_depth(camera, normal, distance), side=24)
+    assert len(samples) == 24 * 16
+    np.testing.assert_allclose(samples.normals, np.tile(-normal, (len(samples), 1)), atol=1e-3)
+    np.testing.assert_allclose(samples.points @ normal, distance, rtol=1e-5)
+
+
+def test_radius_by_hand() -> None:
+    """A wall at 3 m, focal length 24 px, cells of 2 px: half the diagonal of 0.25 m squares."""
+    camera = Camera.from_fov(90.0, 48, 32)
+    samples = samples_of(camera, np.full((32, 48), 3.0, np.float32), side=24)
+    np.testing.assert_allclose(samples.radii, 1.1 * 0.5 * math.sqrt(2) * 0.25, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(128, 72), (768, 432)])
+def test_ground_at_a_grazing_angle_stays(size: tuple[int, int]) -> None:
+    """Seen from 1.6 m, ground is so oblique that neighbouring rows differ by 20 % in depth."""
+    camera = Camera.from_fov(60.0, *size)
+    depth = plane_depth(camera, np.array([0.0, 1.0, 0.0]), 1.6)
+    samples = samples_of(camera, depth)
+    assert len(samples) >= 0.97 * 128 * 36  # half of the picture is ground
+    np.testing.assert_allclose(
+        samples.normals, np.tile([0.0, -1.0, 0.0], (len(samples), 1)), atol=1e-3
+    )
+    assert samples.points[:, 2].max() > 40.0
+
+
+def test_noisy_depth_gives_steady_normals() -> None:
+    camera = Camera.from_fov(60.0, 96, 64)
+    noise = np.random.default_rng(0).normal(1.0, 0.002, (64, 96))
+    samples = samples_of(camera, (3.0 * noise).astype(np.float32), side=48)
+    assert len(samples) > 0.99 * 48 * 32
+    assert (samples.normals @ [0.0, 0.0, -1.0] > math.cos(math.radians(20))).mean() > 0.95
+
+
+@pytest.mark.parametrize("blur", [1, 2, 3])
+def test_pixels_that_fly_between_two_surfaces_give_no_surfels(blur: int) -> None:
+    depth = np.full((32, 48), 2.0, np.float32)
+    depth[:, 24:] = 4.0
+    depth[:, 24 : 24 + blur] = np.linspace(2.0, 4.0, blur + 2, dtype=np.float32)[1:-1]
+    camera = Camera.from_fov(60.0, 48, 32)
+    samples = samples_of(camera, depth)
+    z = samples.depths
+    assert (np.isclose(z, 2.0) | np.isclose(z, 4.0)).all()
+    assert np.isclose(z, 2.0).sum() >= 23 * 32 and np.isclose(z, 4.0).sum() >= (23 - blur) * 32
+    np.testing.assert_allclose(samples.normals[:, 2], -1.0, atol=1e-3)  # the step bends no normal
+
+
+def test_sky_and_the_unknown_give_no_surfels() -> None:
+    depth = np.full((32, 48), 2.0, np.float32)
+    depth[:16], depth[:, :10] = np.inf, np.nan
+    samples = samples_of(Camera.from_fov(60.0, 48, 32), depth)
+    assert len(samples) == 16 * 38
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (3, 5)])
+def test_tiny_pictures_give_few_surfels_or_none(shape: tuple[int, int]) -> None:
+    camera = Camera.from_fov(60.0, shape[1], shape[0])
+    samples = samples_of(camera, np.full(shape, 2.0, np.float32))
+    assert len(samples) in (0, shape[0] * shape[1])
+    assert np.isfinite(samples.points).all() and np.isfinite(samples.normals).all()
+
+
+MOVES = [{}, {"forward": 0.5}, {"right": 0.4, "yaw_degrees": -15}, {"down": -0.3, "forward": 0.3}]
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("normal", [(0.0, 0.0, 1.0), (0.8, 0.0, 0.6), (0.0, 0.9, 0.436)])
+def test_the_discs_of_a_plane_have_no_holes(
+    normal: tuple[float, float, float], move: dict[str, float]
+) -> None:
+    unit = np.array(normal) / np.linalg.norm(normal)
+    camera = Camera.from_fov(60.0, 150, 100)
+    samples = samples_of(camera, plane_depth(camera, unit, 2.0), side=64)
+    closer = camera.resized(300, 200).moved(**move)
+    points, normals, radii = map(torch.from_numpy, (samples.points, samples.normals, samples.radii))
+    seen = render_surfels(points, normals, radii, closer)
+    pose = closer.cam_from_world.double().numpy()
+    turned = pose[:3, :3] @ unit
+    exact = plane_depth(closer, turned, 2.0 + float(turned @ pose[:3, 3]))
+    points = closer.unproject(
+        closer.pixel_centers(), torch.from_numpy(exact).nan_to_num(posinf=1e6)
+    )
+    pixels, depth = camera.project(points)
+    border = 3.0
+    inside = (
+        (depth > 0)
+        & (pixels > border).all(-1)
+        & (pixels[..., 0] < camera.width - border)
+        & (pixels[..., 1] < camera.height - border)
+    ).numpy()
+    assert inside.mean() > 0.3
+    assert (seen.ids.numpy()[inside] >= 0).all()
+    np.testing.assert_allclose(seen.depth.numpy()[inside], exact[inside], rtol=2e-3)
