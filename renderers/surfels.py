@@ -19,7 +19,7 @@ from torch import Tensor
 
 from renderers.camera import Camera
 from renderers.errors import check_shapes
-from renderers.locking import RENDER_LOCK, strict_kernel
+from renderers.kernels import RENDER_LOCK, kernel
 
 NEAR = 0.01
 """Nothing nearer than this is drawn, in metres."""
@@ -115,7 +115,7 @@ def _plain(values: Tensor) -> np.ndarray:
     return np.ascontiguousarray(values.detach().cpu().float().numpy())
 
 
-@strict_kernel()
+@kernel()
 def _fill_share(points, normals, radii, pose, lens, near, slack, backs, share, keys):
     """Draw one share of the surfels, of ``keys.shape[0]``, into its own z-buffer."""
     shares, count = keys.shape[0], points.shape[0]
@@ -125,13 +125,13 @@ def _fill_share(points, normals, radii, pose, lens, near, slack, backs, share, k
         _draw(points, normals, radii, i, pose, lens, near, slack, backs, own)
 
 
-@strict_kernel(parallel=True)
+@kernel(parallel=True)
 def _fill(points, normals, radii, pose, lens, near, slack, backs, keys):
     for share in numba.prange(keys.shape[0]):
         _fill_share(points, normals, radii, pose, lens, near, slack, backs, share, keys)
 
 
-@strict_kernel()
+@kernel()
 def _draw(points, normals, radii, i, pose, lens, near, slack, backs, keys):
     """Offer surfel ``i`` to every pixel it covers."""
     x, y, z = _moved(points, i, pose, 1.0)
@@ -169,7 +169,7 @@ def _draw(points, normals, radii, i, pose, lens, near, slack, backs, keys):
         _offer(keys, own_row, own_column, z * push, side, i)
 
 
-@strict_kernel()
+@kernel()
 def _beyond_edges(x, y, z, radius, lens, width, height):
     """Whether a ball lies outside one of the four planes through the edges of the image."""
     fx, fy, left, top = lens[0], lens[1], lens[2], lens[3]
@@ -182,7 +182,7 @@ def _beyond_edges(x, y, z, radius, lens, width, height):
     )
 
 
-@strict_kernel()
+@kernel()
 def _own_pixel(x, y, z, near, lens, height, width):
     """The pixel that the centre of a surfel falls in; (-1, -1) outside the image."""
     if z > near:
@@ -192,7 +192,7 @@ def _own_pixel(x, y, z, near, lens, height, width):
     return -1, -1
 
 
-@strict_kernel()
+@kernel()
 def _moved(vectors, i, pose, one):
     """Row ``i`` in the camera frame: a point where ``one`` is 1, a direction where it is 0."""
     a, b, c = np.float64(vectors[i, 0]), np.float64(vectors[i, 1]), np.float64(vectors[i, 2])
@@ -203,7 +203,7 @@ def _moved(vectors, i, pose, one):
     )
 
 
-@strict_kernel()
+@kernel()
 def _span(middle, reach, nearest, farthest, focal, centre, size):
     """First and last pixel whose centre may see the interval ``middle +- reach``.
 
@@ -218,7 +218,7 @@ def _span(middle, reach, nearest, farthest, focal, centre, size):
     return ceil(first - 0.5), min(floor(last - 0.5), size - 1)
 
 
-@strict_kernel()
+@kernel()
 def _meet(x, y, z, nx, ny, nz, offset, radius, dx, dy):
     """Depth at which the ray (dx, dy, 1) meets the disc; -1 where it misses."""
     slope = nx * dx + ny * dy + nz
@@ -230,7 +230,7 @@ def _meet(x, y, z, nx, ny, nz, offset, radius, dx, dy):
     return offset / slope if ex * ex + ey * ey + ez * ez <= reach * reach else -1.0
 
 
-@strict_kernel()
+@kernel()
 def _offer(keys, row, column, depth, side, i):
     bits = np.uint64(np.float32(depth).view(np.uint32)) >> _DROPPED_BITS
     key = (((bits << _ONE) | side) << _ID_BITS) | np.uint64(i)
@@ -238,19 +238,19 @@ def _offer(keys, row, column, depth, side, i):
         keys[row, column] = key
 
 
-@strict_kernel(parallel=True)
+@kernel(parallel=True)
 def _resolve(points, normals, radii, pose, lens, near, keys, ids, depth, cos):
     for row in numba.prange(ids.shape[0]):
         _resolve_row(points, normals, radii, pose, lens, near, row, keys, ids, depth, cos)
 
 
-@strict_kernel()
+@kernel()
 def _resolve_alone(points, normals, radii, pose, lens, near, keys, ids, depth, cos):
     for row in range(ids.shape[0]):
         _resolve_row(points, normals, radii, pose, lens, near, row, keys, ids, depth, cos)
 
 
-@strict_kernel()
+@kernel()
 def _resolve_row(points, normals, radii, pose, lens, near, row, keys, ids, depth, cos):
     """Smallest key of all shares, and what its surfel looks like in each pixel, unquantised."""
     dy = (row + 0.5 - lens[3]) * lens[5]

@@ -40,6 +40,7 @@ def create(
     Args:
         photo: The photograph: any image that Pillow reads.
         out: New or empty folder for the world.
+        config: How the world is made.
         json: Print every event as one line of JSON.
     """
     from dataclasses import asdict
@@ -65,6 +66,7 @@ def view(
         host: Address to listen on. Anything but 127.0.0.1 lets others in, without a password.
         port: Port to listen on; the next free one when it is taken.
         out: For a photograph: folder for its world; worlds/NAME when left out.
+        config: How the world of a photograph is made.
     """
     from dataclasses import asdict
 

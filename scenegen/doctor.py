@@ -47,7 +47,7 @@ def check_own_packages() -> None:
             raise SceneError(
                 f"the package {name!r} is not the one of scenegen",
                 why=f"Python imports {origin or 'nothing'} instead of {ROOT / name}",
-                fix=f"run `pip uninstall {name}`, or install scenegen in a fresh virtual environment",
+                fix=f"run `pip uninstall {name}`, or use a fresh virtual environment",
             )
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from scipy.ndimage import label
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 JACOBI_ROUNDS = 6
 """Smoothing rounds on each level of the pyramid."""
+
+
+def regions(mask: Bool[Tensor, "h w"]) -> Int[Tensor, "h w"]:
+    """Connected regions of a mask (by sides), numbered from 1; 0 outside."""
+    names = np.zeros(mask.shape, dtype=np.int32)
+    label(mask.numpy(), output=names)
+    return torch.from_numpy(names)
 
 
 def pull_push(values: Float[Tensor, "h w c"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:

@@ -12,7 +12,7 @@ from math import floor, log2
 
 import numpy as np
 
-from renderers.locking import strict_kernel
+from renderers.kernels import kernel
 from spatial_memory.columns import Columns
 
 FINER = 0.5
@@ -74,14 +74,14 @@ class HashGrid:
         return out
 
 
-@strict_kernel()
+@kernel()
 def _level_of(radius):
     """Level whose voxels are 2 to 4 radii wide."""
     level = floor(log2(radius)) + 2 + _MIDDLE_LEVEL
     return min(max(level, 0), _LEVELS - 1)
 
 
-@strict_kernel()
+@kernel()
 def _slot(i, j, k, level, slots):
     """A place in the table of chains; ``slots`` is a power of two."""
     mixed = (i * 73856093) ^ (j * 19349663) ^ (k * 83492791) ^ (level * 2654435761)
@@ -89,7 +89,7 @@ def _slot(i, j, k, level, slots):
     return mixed & (slots - 1)
 
 
-@strict_kernel()
+@kernel()
 def _slot_of(points, row, level, slots):
     scale = 2.0 ** (_MIDDLE_LEVEL - level)
     i = floor(points[row, 0] * scale)
@@ -98,7 +98,7 @@ def _slot_of(points, row, level, slots):
     return _slot(i, j, k, level, slots)
 
 
-@strict_kernel()
+@kernel()
 def _insert(points, radii, start, heads, slot, following, levels, population):
     for row in range(start, points.shape[0]):
         level = _level_of(radii[row])
@@ -108,7 +108,7 @@ def _insert(points, radii, start, heads, slot, following, levels, population):
         population[level] += 1
 
 
-@strict_kernel()
+@kernel()
 def _relink(rows, points, radii, heads, slot, following, levels, population):
     for row in rows:
         level = _level_of(radii[row])
@@ -128,13 +128,13 @@ def _relink(rows, points, radii, heads, slot, following, levels, population):
         heads[place] = row
 
 
-@strict_kernel()
+@kernel()
 def _off_plane(normals, row, dx, dy, dz):
     """How far a step leads off a plane, in metres."""
     return abs(normals[row, 0] * dx + normals[row, 1] * dy + normals[row, 2] * dz)
 
 
-@strict_kernel()
+@kernel()
 def _match(
     q,
     q_normals,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from renderers.locking import strict_kernel
+from renderers.kernels import kernel
 from spatial_memory.columns import Columns
 
 _MIN_LINKS = 1 << 16
@@ -98,7 +98,7 @@ class Observers:
         self.restore(int(np.count_nonzero(mask)), row[surfels[kept]], views[kept])
 
 
-@strict_kernel()
+@kernel()
 def _unchain(first, view, following, surfels, views):
     count = 0
     for surfel in range(len(first)):
@@ -111,7 +111,7 @@ def _unchain(first, view, following, surfels, views):
         views[start:count].sort()
 
 
-@strict_kernel()
+@kernel()
 def _chain(surfels, first, following):
     for link in range(len(surfels) - 1, -1, -1):
         following[link] = first[surfels[link]]

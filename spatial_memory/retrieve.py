@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from renderers.camera import Camera
 from renderers.errors import SceneError
-from renderers.locking import strict_kernel
+from renderers.kernels import kernel
 from renderers.surfels import render_surfels
 from spatial_memory.sight import Sight
 from spatial_memory.surfels import Surfels
@@ -253,7 +253,7 @@ def _center(poses: np.ndarray) -> np.ndarray:
     return -(poses[:, :, :3].transpose(0, 2, 1) @ poses[:, :, 3:])[..., 0]
 
 
-@strict_kernel()
+@kernel()
 def _add_up(surfels, amounts, first, view, following, sums):
     for m in range(len(surfels)):
         link = first[surfels[m]]
@@ -262,7 +262,7 @@ def _add_up(surfels, amounts, first, view, following, sums):
             link = following[link]
 
 
-@strict_kernel()
+@kernel()
 def _explain(surfels, view_id, first, view, following, pixels, gains):
     """Take the pixels of every surfel that the view has seen out of all gains."""
     for m in range(len(surfels)):

@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from renderers.locking import strict_kernel
+from renderers.kernels import kernel
 from spatial_memory.views import View, lens_of, world_from_cam
 
 PLANE_TOLERANCE = 0.025
@@ -90,7 +90,7 @@ def grid_size(width: int, height: int, side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-@strict_kernel()
+@kernel()
 def _sample(depth, rgb, rows, columns, lens, limits, found):
     """Fill ``found`` with point (3), normal (3), radius, colour (3), cosine; return the count."""
     height, width = depth.shape
@@ -120,7 +120,7 @@ def _sample(depth, rgb, rows, columns, lens, limits, found):
     return count
 
 
-@strict_kernel()
+@kernel()
 def _nearest_on_surface(depth, left, right, top, bottom, limits, plane):
     """The pixel on a surface nearest to the centre of the cell, and its plane; (-1, -1): none."""
     mid_x, mid_y = 0.5 * (left + right - 1), 0.5 * (top + bottom - 1)
@@ -135,7 +135,7 @@ def _nearest_on_surface(depth, left, right, top, bottom, limits, plane):
     return best_x, best_y
 
 
-@strict_kernel()
+@kernel()
 def _inverse(depth, x, y):
     """1/z; NaN outside the image and where nothing is known, and for the sky."""
     if x < 0 or y < 0 or x >= depth.shape[1] or y >= depth.shape[0]:
@@ -144,7 +144,7 @@ def _inverse(depth, x, y):
     return 1.0 / z if z > 0.0 and z < np.inf else np.nan
 
 
-@strict_kernel()
+@kernel()
 def _flatter(before, here, after):
     """The one-sided slope of smaller magnitude; 0 where neither side is known."""
     back, ahead = here - before, after - here
@@ -153,7 +153,7 @@ def _flatter(before, here, after):
     return back if np.isnan(ahead) or abs(back) < abs(ahead) else ahead
 
 
-@strict_kernel()
+@kernel()
 def _fit_plane(depth, x, y, limits, plane):
     """Slopes in u and v and the value of 1/z at the pixel, into ``plane``; False off surfaces."""
     here = _inverse(depth, x, y)
@@ -194,7 +194,7 @@ def _fit_plane(depth, x, y, limits, plane):
     return abs(value - here) <= tolerance and value > 0.0
 
 
-@strict_kernel()
+@kernel()
 def _disc(u, v, plane, cell_w, cell_h, lens, limits, out):
     """Point, normal and radius of the disc on ``plane`` that covers one cell, in the camera."""
     a, b, value = plane[0], plane[1], plane[2]
@@ -217,7 +217,7 @@ def _disc(u, v, plane, cell_w, cell_h, lens, limits, out):
     out[10] = max(cos, 0.0)
 
 
-@strict_kernel()
+@kernel()
 def _mean_color(depth, rgb, x, y, left, right, top, bottom, out):
     """Mean colour of the pixel and of the others of its cell within 5 % of its depth."""
     surface = depth[y, x]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renderers.locking import strict_kernel
+from renderers.kernels import kernel
 from spatial_memory.sampling import grid_size
 from spatial_memory.views import View, cam_from_world, lens_of, world_from_cam
 
@@ -62,7 +62,7 @@ def seen_from(
     return seen
 
 
-@strict_kernel()
+@kernel()
 def _shrink(depth, known, inverse):
     """Inverse depth at the centre of each grid pixel: interpolated on a surface, else nearest."""
     height, width = depth.shape
@@ -90,7 +90,7 @@ def _shrink(depth, known, inverse):
             inverse[row, column] = (1.0 - wy) * top + wy * bottom if smooth else near
 
 
-@strict_kernel()
+@kernel()
 def _see(inverse, lens, pose, center, points, normals, radii, tolerance, seen):
     rows, columns = inverse.shape
     for i in range(points.shape[0]):
@@ -125,7 +125,7 @@ def _see(inverse, lens, pose, center, points, normals, radii, tolerance, seen):
         seen[i] = _agrees(inverse, u, v, depth, tolerance)
 
 
-@strict_kernel()
+@kernel()
 def _agrees(inverse, u, v, depth, tolerance):
     """Whether the map has this depth at (u, v): between its four neighbours, or at one of them."""
     rows, columns = inverse.shape

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renderers.locking import strict_kernel
+from renderers.kernels import kernel
 from spatial_memory.columns import Columns
 from spatial_memory.hashgrid import HashGrid
 from spatial_memory.observers import Observers
@@ -215,7 +215,7 @@ class Surfels:
         return surfels
 
 
-@strict_kernel()
+@kernel()
 def _average(
     q_points, q_normals, q_radii, q_colors, q_weights, matches, rows, provenance,
     points, normals, radii, colors, confidence, best,

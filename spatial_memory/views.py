@@ -13,7 +13,7 @@ from torch import Tensor
 
 from renderers.camera import Camera
 from renderers.errors import SceneError, check_shapes
-from renderers.locking import strict_kernel
+from renderers.kernels import kernel
 
 PROVENANCES = ("observed", "generated")
 """Where pixels come from: a photograph, or a generator. The first outranks the second."""
@@ -122,7 +122,7 @@ def _check_values(rgb: np.ndarray, depth: np.ndarray, known: np.ndarray) -> None
         )
 
 
-@strict_kernel()
+@kernel()
 def _count(rgb, depth, known):
     """Known pixels that have a depth, that have one below or at 0, and without a colour."""
     shown = unphysical = colorless = 0

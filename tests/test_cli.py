@@ -47,7 +47,7 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 def test_every_help_text_answers_without_loading_anything_heavy(command: list[str]) -> None:
     code = (
         "import sys\nfrom scenegen.cli import main\n"
-        f"try: main({command + ['--help']!r})\nexcept SystemExit as stop: assert stop.code == 0\n"
+        f"try: main({[*command, '--help']!r})\nexcept SystemExit as stop: assert stop.code == 0\n"
         "assert not {'torch', 'numba', 'viser', 'numpy'} & set(sys.modules), 'heavy'"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -68,9 +68,7 @@ def test_create_says_what_to_do_next(
 def test_json_is_one_object_a_line(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["grow", str(world), "--path", "right", "--distance", "0.2", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [event["event"] for event in events][0] == "Planned"
-    assert [event["event"] for event in events][-1] == "Finished"
-    assert all(isinstance(event, dict) for event in events)
+    assert events[0]["event"] == "Planned" and events[-1]["event"] == "Finished"
 
 
 def test_render_a_picture_a_folder_and_a_film(world: Path, tmp_path: Path) -> None:

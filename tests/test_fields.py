@@ -10,7 +10,7 @@ from scenegen.fields import flatter_slope, pull_push
 
 
 def test_pull_push_by_hand() -> None:
-    """1 x 4: known 2 at the left end and 6 at the right: the membrane between is a straight line."""
+    """1 x 4, known 2 and 6 at its ends: the membrane between is a straight line."""
     values = torch.tensor([[[2.0], [9.0], [float("nan")], [6.0]]])
     known = torch.tensor([[True, False, False, True]])
     filled = pull_push(values, known)[0, :, 0]

@@ -28,7 +28,7 @@ def outdoor(height: int = 96, width: int = 144) -> torch.Tensor:
 
 
 def test_normals_of_a_plane_by_hand() -> None:
-    """The plane n . p = -2 with n = (0.6, 0, -0.8): 1/z = -(0.6 x - 0.8) / 2 on the ray (x, y, 1)."""
+    """n . p = -2 with n = (0.6, 0, -0.8): 1/z = -(0.6 x - 0.8) / 2 on the ray (x, y, 1)."""
     camera = Camera.from_fov(60, 40, 30)
     rays = camera.unproject(camera.pixel_centers(), torch.ones(30, 40))
     depth = -2.0 / (0.6 * rays[..., 0] - 0.8)

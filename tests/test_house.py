@@ -25,7 +25,7 @@ FLOORS: tuple[
     ("scenegen.doctor",),
     ("scenegen.cli",),
 )
-"""scenegen itself (its __init__) holds only lazy names and the version, and may be imported by all."""
+"""scenegen itself holds only lazy names and the version, and may be imported by all."""
 
 
 def part_of(module: str) -> tuple[int, str] | None:

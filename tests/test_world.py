@@ -229,7 +229,7 @@ def set_format(folder: Path, version: int) -> None:
 def test_not_a_world(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="there is no such folder"):
         scenegen.open(tmp_path / "nowhere")
-    with pytest.raises(SceneError, match="there is no world.db in it"):
+    with pytest.raises(SceneError, match="there is no world"):
         scenegen.open(tmp_path)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt32
 from numba import prange
 
-from renderers.cpu.kernel import kernel
+from renderers.kernels import kernel
 
 f32 = np.float32
 u64 = np.uint64  # an index that cannot be negative needs no check
@@ -71,7 +71,7 @@ def tile_lists(
     return starts, members
 
 
-@kernel(parallel=True)
+@kernel(parallel=True, fast=True)
 def depth_keys(records, counts, starts, size, keys, slots):
     """Compact the visible records of all blocks: their depth as a sortable key, and their place.
 
@@ -89,7 +89,7 @@ def depth_keys(records, counts, starts, size, keys, slots):
             slots[starts[b] + i] = b * size + i
 
 
-@kernel(parallel=True)
+@kernel(parallel=True, fast=True)
 def _sort_digit(keys, slots, shift, threads, digits, keys_out, slots_out):
     """One stable pass of a radix sort, by the DIGIT_BITS above ``shift``."""
     mask, down = np.uint32(DIGITS - 1), np.uint32(shift)
@@ -112,7 +112,7 @@ def _sort_digit(keys, slots, shift, threads, digits, keys_out, slots_out):
             digits[t, digit] += 1
 
 
-@kernel()
+@kernel(fast=True)
 def _counts_to_places(places, starts):
     """Turn counts per run and tile into the first place of each; ``starts`` gets the tiles'."""
     total = 0
@@ -125,7 +125,7 @@ def _counts_to_places(places, starts):
     starts[places.shape[1]] = total
 
 
-@kernel(parallel=True)
+@kernel(parallel=True, fast=True)
 def _visit_tiles(records, boxes, order, tiles_x, tile, log_cut, fill, places, members):
     """Count the tiles of each splat in ``places``, or fill ``members`` and advance ``places``."""
     runs = places.shape[0]
@@ -150,7 +150,7 @@ def _visit_tiles(records, boxes, order, tiles_x, tile, log_cut, fill, places, me
                     place[k] += 1
 
 
-@kernel()
+@kernel(fast=True)
 def _tiles_in_row(splat, first, last, top, tile, log_cut):
     """Tiles, half open, that an ellipse covers in the row of tiles that starts at ``top``.
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import prange
 
-from renderers.cpu.kernel import kernel
+from renderers.kernels import kernel
 
 f32 = np.float32
 N = 256
@@ -45,7 +45,7 @@ HALF_LOG2E = f32(0.5 * math.log2(math.e))
 TWO_LN2 = f32(2.0 * math.log(2.0))
 
 
-@kernel(parallel=True)
+@kernel(parallel=True, fast=True)
 def project(blocks, rotation, eye, lens, limits, tile, threads, records, boxes, counts):
     """Project every block; the visible splats of block ``b`` go to the front of its records.
 
@@ -68,7 +68,7 @@ def project(blocks, rotation, eye, lens, limits, tile, threads, records, boxes, 
             counts[b] = _keep(blocks[b], seen, lens, limits, tile, b * N, records, boxes)
 
 
-@kernel()
+@kernel(fast=True)
 def _look(block, rotation, eye, lens, limits, seen):
     """Centre, ellipse and reach of each splat of a block: straight code, for vector units."""
     r00, r01, r02 = rotation[0, 0], rotation[0, 1], rotation[0, 2]
@@ -111,7 +111,7 @@ def _look(block, rotation, eye, lens, limits, seen):
         seen[6 * N + i], seen[7 * N + i] = math.sqrt(span * var_x), math.sqrt(span * var_y)
 
 
-@kernel()
+@kernel(fast=True)
 def _keep(block, seen, lens, limits, tile, start, records, boxes):
     """Write the splats that touch the image to ``records[start:]``, in order; return how many."""
     width, height = lens[4], lens[5]

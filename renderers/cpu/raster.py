@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from renderers.cpu.kernel import kernel
+from renderers.kernels import kernel
 
 f32 = np.float32
 i32 = np.int32  # loop counters of vector loops: AVX2 turns 32-bit integers into floats, not 64-bit
@@ -35,7 +35,7 @@ P4 = f32(0.009188611733260795 / 8**4)
 P5 = f32(0.0009387883376086673 / 8**5)
 
 
-@kernel(parallel=True)
+@kernel(parallel=True, fast=True)
 def rasterise(records, starts, members, tiles_x, threads, limits, background, rgb, alpha, depth):
     """Draw every tile.
 
@@ -63,7 +63,7 @@ def rasterise(records, starts, members, tiles_x, threads, limits, background, rg
             _store(pixels, top, left, limits, background, rgb, alpha, depth)
 
 
-@kernel()
+@kernel(fast=True)
 def _clear(pixels, active, rows, columns):
     """An empty tile. What lies outside the image counts as finished."""
     pixels[:] = f32(0.0)
@@ -74,7 +74,7 @@ def _clear(pixels, active, rows, columns):
             pixels[u64(row * ROW + column)] = f32(1.0) if inside else f32(-1.0)
 
 
-@kernel()
+@kernel(fast=True)
 def _blend_tile(records, splats, top, left, limits, pixels, active):
     """Blend the splats of one tile, nearest first, until every pixel is finished."""
     first_x, first_y = f32(left) + f32(0.5), f32(top) + f32(0.5)
@@ -96,7 +96,7 @@ def _blend_tile(records, splats, top, left, limits, pixels, active):
                 _blend_row(peak, center, sharp, paint, begin, end, limits, pixels, u64(row * ROW))
 
 
-@kernel()
+@kernel(fast=True)
 def _blend_row(peak, center, sharp, paint, begin, end, limits, pixels, start):
     """Blend one splat into columns ``begin`` to ``end`` of a row: straight code for vectors."""
     log_cut, alpha_max, stop = limits[0], limits[1], limits[2]
@@ -123,7 +123,7 @@ def _blend_row(peak, center, sharp, paint, begin, end, limits, pixels, start):
         pixels[i + u64(4 * TILE)] += weight * depth
 
 
-@kernel()
+@kernel(fast=True)
 def _any_active(pixels, active):
     """Update which rows still have an unfinished pixel; return whether any has."""
     remaining = False
@@ -137,7 +137,7 @@ def _any_active(pixels, active):
     return remaining
 
 
-@kernel()
+@kernel(fast=True)
 def _store(pixels, top, left, limits, background, rgb, alpha, depth):
     """Copy a tile to the image, over the background."""
     red, green, blue = background[0], background[1], background[2]

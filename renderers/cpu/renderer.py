@@ -26,7 +26,7 @@ from renderers.cpu.pack import PackedScene, packed
 from renderers.cpu.project import BOX, RECORD, N, project
 from renderers.cpu.raster import TILE, rasterise
 from renderers.errors import SceneError
-from renderers.locking import RENDER_LOCK
+from renderers.kernels import RENDER_LOCK
 from renderers.sh import view_colors
 from renderers.splats import Splats
 

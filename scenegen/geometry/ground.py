@@ -52,7 +52,7 @@ def ground_aligned(
         sky: Sky pixels, ignored.
         px_from_cam: Intrinsics, in pixels.
     """
-    plane = ground_disparity(*depth.shape, px_from_cam)
+    plane = ground_disparity(depth.shape[0], depth.shape[1], px_from_cam)
     normals = disparity_normals(_smoothed(depth), px_from_cam)
     below = torch.arange(depth.shape[0])[:, None] > px_from_cam[1, 2] + 0.06 * depth.shape[0]
     ground = (normals[..., 1] < -UPRIGHT) & below & ~sky

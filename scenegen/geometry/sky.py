@@ -5,8 +5,9 @@ from __future__ import annotations
 import kornia
 import torch
 from jaxtyping import Bool, Float
-from scipy.ndimage import label
 from torch import Tensor
+
+from scenegen.fields import regions
 
 WORK_WIDTH = 192
 """The border is searched at this width, in pixels."""
@@ -54,7 +55,7 @@ def find_sky(rgb: Float[Tensor, "h w 3"]) -> Bool[Tensor, "h w"]:
 
 def _without_islands(sky: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     """Sky that also takes in what hangs in it without touching the ground: clouds, birds."""
-    names = torch.from_numpy(label(~sky.numpy())[0]).long()
+    names = regions(~sky)
     standing = torch.unique(names[sky.shape[0] // 2 :])
     return ~torch.isin(names, standing[standing > 0])
 
@@ -106,14 +107,13 @@ def _colour_likeness(
     y = torch.linspace(-1, 1, height)[:, None].expand(height, width)
     x = torch.linspace(-1, 1, width)[None].expand(height, width)
     basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=-1).double()
-    keep = seed.clone()
+    error = torch.zeros(height, width, dtype=torch.float64)
     for _ in range(3):  # refit without outliers: birds, wires, roofs above the border
-        fit = torch.linalg.lstsq(basis[keep], small[keep].double()).solution
-        error = torch.linalg.norm(small.double() - basis @ fit, dim=-1)
         keep = seed & (error < 2 * COLOUR_TOLERANCE)
         if keep.sum() < 32:
-            keep = seed
             break
+        fit = torch.linalg.lstsq(basis[keep], small[keep].double()).solution
+        error = torch.linalg.norm(small.double() - basis @ fit, dim=-1)
     like = (error < COLOUR_TOLERANCE) | (seed & (error < 2.5 * COLOUR_TOLERANCE))
     lowest = int(torch.nonzero(seed.float().mean(1) > 0.02)[-1])
     like[min(height, lowest + height // 20) :] = False

@@ -14,7 +14,7 @@ from scenegen.outpaint.base import Reference
 
 
 class MiGan:
-    """Fills from the view alone: it takes no references. Deterministic; the seed changes nothing."""
+    """Fills from the view alone, without references. The seed changes nothing."""
 
     def __init__(self) -> None:
         self.session = onnx_session("migan")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from renderers import Camera, Render
 from scenegen import geometry, outpaint, splatting
+from scenegen.fields import regions
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
 from scenegen.world.store import StepData
 from spatial_memory import ViewMemory
@@ -108,11 +109,8 @@ def invent(
 
 def _new_sky(sky: Bool[Tensor, "h w"], view: Look) -> Bool[Tensor, "h w"]:
     """Hole pixels that are sky: they look like it, and touch sky that is known."""
-    from scipy.ndimage import label
-
     known_sky = torch.isposinf(view.depth)
     candidates = (sky & view.hole) | known_sky
-    regions, _ = label(candidates.numpy())
-    names = torch.from_numpy(regions).long()
+    names = regions(candidates)
     touching = torch.unique(names[known_sky])
     return torch.isin(names, touching[touching > 0]) & view.hole

@@ -1,0 +1,382 @@
+"""The viewer without a browser: where it listens, how a growing world arrives."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock, Mock
+
+import numpy as np
+import pytest
+import torch
+import viser
+from viewer_parts import CAMERA, dots, nodes, world
+from viser import _messages
+
+import viewer.session
+from renderers import Camera, SceneError, Splats
+from scenegen.world.events import Committed, Finished, Loaded, Planned, Retrieved, Skipped
+from viewer import ViewerApp, awake, navigation, view_photo, view_world
+from viewer.server import BACKGROUND, address_of
+
+
+@pytest.fixture
+def app() -> Iterator[ViewerApp]:
+    with ViewerApp(port=0) as made:
+        yield made
+
+
+# Where it listens ---------------------------------------------------------------------------
+
+LISTENING = "0A"
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").is_file(), reason="lists sockets as Linux does")
+def test_listens_on_this_machine_only(app: ViewerApp) -> None:
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        if (Path("/proc/net") / table).is_file()
+        for line in (Path("/proc/net") / table).read_text().splitlines()[1:]
+    ]
+    port = f"{app.server.get_port():04X}"
+    heard = [line[1] for line in lines if line[1].endswith(f":{port}") and line[3] == LISTENING]
+    assert heard == [f"0100007F:{port}"]  # 127.0.0.1, as the kernel writes it
+    assert app.url == f"http://127.0.0.1:{app.server.get_port()}"
+
+
+def test_open_host_warns(caplog: pytest.LogCaptureFixture) -> None:
+    with ViewerApp("0.0.0.0", 0) as app:
+        assert app.url == f"http://127.0.0.1:{app.server.get_port()}"
+    assert "asks for no password" in caplog.text
+
+
+def test_loopback_does_not_warn(app: ViewerApp, caplog: pytest.LogCaptureFixture) -> None:
+    assert "password" not in caplog.text
+
+
+def test_busy_port_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        with ViewerApp(port=port) as app:
+            assert app.server.get_port() != port
+            assert app.url.endswith(f":{app.server.get_port()}")
+            assert f"port {port} is in use" in caplog.text
+            assert f"using {app.server.get_port()} instead" in caplog.text
+
+
+def test_no_port_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        monkeypatch.setattr("viewer.server.PORTS_TRIED", 1)
+        with pytest.raises(SceneError, match="no port is free"):
+            ViewerApp(port=busy.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["not a host", "198.51.100.7", ""])
+def test_host_of_another_machine_is_an_error(host: str) -> None:
+    with pytest.raises(SceneError, match="cannot listen on"):
+        ViewerApp(host, 0)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_impossible_port_is_an_error(port: int) -> None:
+    with pytest.raises(SceneError, match="there is no port"):
+        ViewerApp(port=port)
+
+
+def test_addresses_read_right() -> None:
+    def server(host: str) -> Any:
+        return Mock(
+            spec=viser.ViserServer,
+            get_host=Mock(return_value=host),
+            get_port=Mock(return_value=81),
+        )
+
+    assert address_of(server("::1")) == "http://[::1]:81"
+    assert address_of(server("::")) == "http://127.0.0.1:81"
+    assert address_of(server("box.lan")) == "http://box.lan:81"
+
+
+def test_nobody_can_open_a_public_tunnel(
+    app: ViewerApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tunnel = Mock()
+    monkeypatch.setattr("viser._viser.ViserTunnel", tunnel)
+    assert app.server.request_share_url() is None
+    caplog.clear()
+    answered = threading.Event()
+    monkeypatch.setattr(
+        logging.getLogger("scenegen"), "warning", lambda *_: answered.set(), raising=True
+    )
+    (handler,) = app.server._websock_server._incoming_handlers[_messages.ShareUrlRequest]
+    handler(0, _messages.ShareUrlRequest())  # type: ignore[arg-type]
+    assert answered.wait(5)
+    assert not tunnel.called
+
+
+def test_closing_twice_and_port_is_free_again(app: ViewerApp) -> None:
+    port = app.server.get_port()
+    app.close()
+    app.close()
+    with ViewerApp(port=port) as again:
+        assert again.server.get_port() == port
+
+
+def test_page_shows_a_quiet_dark_background(app: ViewerApp) -> None:
+    sent = app.server._websock_server._broadcast_buffer.message_from_id.values()
+    assert any(isinstance(message, _messages.BackgroundImageMessage) for message in sent)
+    (theme,) = [m for m in sent if isinstance(m, _messages.ThemeConfigurationMessage)]
+    assert theme.dark_mode
+    assert not theme.show_share_button
+    assert max(BACKGROUND) < 48
+    assert max(BACKGROUND) - min(BACKGROUND) < 8
+
+
+# Where the visitor stands -------------------------------------------------------------------
+
+
+def test_lens_by_hand() -> None:
+    """Focal length 24 and 48 rows: 45 degrees up and down; off centre, 36 and 12 rows."""
+    lens = torch.tensor([[24.0, 0, 32], [0, 24, 24], [0, 0, 1]])
+    assert navigation.vertical_fov(Camera(lens, torch.eye(4), 64, 48)) == pytest.approx(math.pi / 2)
+    lens[1, 2] = 36.0
+    wanted = math.atan(1.5) + math.atan(0.5)
+    assert navigation.vertical_fov(Camera(lens, torch.eye(4), 64, 48)) == pytest.approx(wanted)
+
+
+def test_visitors_start_where_the_photograph_was_taken(app: ViewerApp) -> None:
+    app.show_world(world(3))
+    start = app.server.initial_camera
+    assert start.position.tolist() == [0, 0, 0]
+    np.testing.assert_allclose(start.look_at, [0, 0, 0.1])
+    assert start.up is not None
+    np.testing.assert_allclose(start.up, [0, -1, 0])
+    half = math.tan(math.radians(30)) * 48 / 64
+    assert start.fov == pytest.approx(2 * math.atan(half))
+
+
+def test_turned_camera_looks_along_its_axis() -> None:
+    pose = navigation.pose_of(CAMERA.moved(right=1.0, yaw_degrees=90.0))
+    np.testing.assert_allclose(pose.position, [1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(pose.look_at, [1.1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(pose.up, [0, -1, 0], atol=1e-6)
+
+
+def visitor(number: int = 0) -> Any:
+    client = MagicMock(spec=viser.ClientHandle)
+    client.client_id = number
+    client.camera = MagicMock(spec=viser.CameraHandle)
+    client.camera.client = client
+    client.scene = MagicMock()
+    client.scene.add_frame.return_value = Mock(spec=viser.FrameHandle, position=(0.0, 0.0, 0.0))
+    return client
+
+
+def test_back_to_the_photograph(app: ViewerApp) -> None:
+    app.show_world(world(3))
+    client = visitor()
+    app._guarded(app._go_home)(SimpleNamespace(client=client))
+    np.testing.assert_allclose(client.camera.position, [0, 0, 0])
+    np.testing.assert_allclose(client.camera.look_at, [0, 0, 0.1])
+
+
+def test_photograph_frame_is_off_and_can_be_shown(app: ViewerApp) -> None:
+    app.show_world(world(3))
+    frame = app.server.scene._handle_from_node_name[navigation.FRUSTUM]
+    assert isinstance(frame, viser.CameraFrustumHandle)
+    assert not frame.visible
+    assert frame.aspect == pytest.approx(4 / 3)
+    app._show_camera.value = True
+    app._toggle_frustum(SimpleNamespace(client=None))
+    assert frame.visible
+
+
+def test_failing_callback_becomes_a_notification(app: ViewerApp) -> None:
+    def broken(event: Any) -> None:
+        raise ValueError("the disk is on fire")
+
+    client = visitor()
+    app._guarded(broken)(SimpleNamespace(client=client))
+    assert "the disk is on fire" in client.add_notification.call_args.args
+    app._guarded(broken)(SimpleNamespace(client=None))
+    assert app._lock.acquire(blocking=False)
+    app._lock.release()
+
+
+def test_pictures_keep_coming_while_somebody_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser adds up idle time and leaps at the next key; a nudge every 0.2 s prevents it."""
+    clock = 100.0
+    monkeypatch.setattr(awake.time, "monotonic", lambda: clock)
+    keeper, client = awake.KeepAwake(), visitor(7)
+    marker = client.scene.add_frame.return_value
+    keeper.watch(client)
+    assert client.scene.add_frame.call_args.kwargs["visible"] is False
+    seen = []
+    for _ in range(3):
+        assert keeper.pulse(clock + 1.0) == 1
+        seen.append(marker.position)
+    assert seen == [(0, 0, 1), (0, 0, 0), (0, 0, 1)]
+    assert keeper.pulse(clock + awake.RESTING) == 0
+    clock += awake.RESTING
+    (moved,) = client.camera.on_update.call_args.args
+    moved(client.camera)
+    assert keeper.pulse(clock + 1.0) == 1
+    keeper.forget(client)
+    assert keeper.pulse(clock + 1.0) == 0
+
+
+# A world that grows while it is watched -------------------------------------------------------
+
+LATER = CAMERA.moved(forward=1.0)
+EVENTS = [
+    Loaded("street.jpg", CAMERA, "as given", "prior", "patch"),
+    Committed(0, dots(4), CAMERA, 1.0, 2.0),
+    Planned((LATER, LATER, LATER, LATER)),
+    Retrieved((0,), 0.9),
+    Committed(1, dots(3), LATER, 0.2, 1.0),
+    Skipped(LATER, 0.001),
+    Committed(2, Splats.empty(), LATER, 0.2, 1.0),
+    Finished(3, 7, 5.0),
+]
+
+
+def test_a_world_grows_chunk_by_chunk(app: ViewerApp) -> None:
+    seen = []
+
+    def look(event: Any) -> None:
+        bar = app._progress.value if app._progress.visible else None
+        seen.append((len(nodes(app)), bar))
+        assert app._status.content == str(event)
+
+    app.follow(iter(EVENTS), look)
+    assert seen == [(0, 0), (1, 0), (1, 0), (1, 0), (2, 25), (2, 50), (2, 75), (2, None)]
+    assert list(nodes(app)) == ["/world/step 0", "/world/step 1"]
+    assert app.steps == 3
+    assert "street.jpg" in app._title.content
+    assert "7 splats in 3 steps" in app._title.content
+
+
+def test_size_floor_is_that_of_the_steps_own_view(app: ViewerApp) -> None:
+    """The photograph spans 2 tan(30 deg) 3/4 in 600 rows; step 1 stands 1 m from its splats."""
+    pixel = 2 * math.tan(math.radians(30)) * 0.75 / 600
+    small = dots(1, depth=2.0, sigma=1e-4)
+    small.means[0, 0] = 0.0
+    app.follow(
+        iter([EVENTS[0], Committed(0, small, CAMERA, 1, 1), Committed(1, small, LATER, 1, 1)])
+    )
+    for node, distance in zip(nodes(app).values(), (2.0, 1.0), strict=True):
+        variance = (0.7 * pixel * distance) ** 2
+        np.testing.assert_allclose(np.diagonal(node.covariances[0]), variance, rtol=0.05)
+
+
+def creation(monkeypatch: pytest.MonkeyPatch, *events: Any) -> list[str]:
+    """Replace the making of worlds; an exception among the events is raised in its turn."""
+    log: list[str] = []
+
+    def create_events(photo: str, folder: str, **settings: Any) -> Iterator[Any]:
+        log.append(f"{photo} {folder} {settings}")
+        try:
+            for event in events:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            log.append("ended")
+
+    monkeypatch.setattr("scenegen.world.create_events", create_events, raising=False)
+    monkeypatch.setattr(viewer.session.ViewerApp, "wait", lambda app: log.append("waited"))
+    return log
+
+
+def test_photo_is_made_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = creation(monkeypatch, *EVENTS)
+    seen: list[Any] = []
+    view_photo("p.jpg", "out", {"seed": 3}, port=0, on_event=seen.append)
+    assert seen == EVENTS
+    assert log == ["p.jpg out {'seed': 3}", "ended", "waited"]
+
+
+OUT_OF_DISK = SceneError("the disk is full", why="no space is left", fix="make some")
+
+
+def test_failure_before_the_first_step_ends_the_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = creation(monkeypatch, EVENTS[0], OUT_OF_DISK)
+    with pytest.raises(SceneError, match="disk is full"):
+        view_photo("p.jpg", "out", port=0)
+    assert "waited" not in log
+
+
+def test_failure_later_shows_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = creation(monkeypatch, *EVENTS[:3], OUT_OF_DISK)
+    told: list[str] = []
+    fail = ViewerApp.fail
+    monkeypatch.setattr(
+        ViewerApp, "fail", lambda app, e: (fail(app, e), told.append(app._status.content))
+    )
+    with pytest.raises(SceneError, match="disk is full"):
+        view_photo("p.jpg", "out", port=0)
+    assert log[-1] == "waited"
+    assert "the disk is full" in told[0]
+    assert "make some" in told[0]
+
+
+def test_ctrl_c_during_creation_ends_cleanly(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = creation(monkeypatch, *EVENTS[:3])
+    caplog.set_level(logging.INFO)
+
+    def interrupt(event: Any) -> None:
+        if isinstance(event, Planned):
+            raise KeyboardInterrupt
+
+    view_photo("p.jpg", "out", port=0, on_event=interrupt)
+    assert log[-1] == "ended"
+    assert "1 steps are in out" in caplog.text
+
+
+def test_ctrl_c_ends_the_viewer_cleanly(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    urls = []
+
+    def pressed(seconds: float) -> bool:
+        raise KeyboardInterrupt
+
+    start = viewer.session.ViewerApp.show_world
+
+    def show(app: ViewerApp, shown: Any) -> None:
+        start(app, shown)
+        urls.append((app.url, app.server.get_port()))
+        event = app._closed
+        app._closed = Mock(wait=pressed, set=event.set, is_set=event.is_set)
+
+    monkeypatch.setattr(viewer.session.ViewerApp, "show_world", show)
+    view_world(world(3), port=0)
+    assert urls[0][0] in caplog.text
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        assert probe.connect_ex(("127.0.0.1", urls[0][1])) != 0
+
+
+def test_folder_that_is_no_world_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match="is not a world"):
+        view_world(tmp_path, port=0)
+
+
+def test_importing_the_viewer_loads_nothing_heavy() -> None:
+    code = "import sys, viewer; assert not {'viser', 'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

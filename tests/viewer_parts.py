@@ -1,0 +1,40 @@
+"""Small worlds for the tests of the viewer, and what a viewer holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import viser
+
+from renderers import Camera, Splats
+from viewer import ViewerApp
+
+CAMERA = Camera.from_fov(60.0, 64, 48)
+
+
+def dots(count: int, depth: float = 2.0, sigma: float = 0.01) -> Splats:
+    """A row of grey splats at one depth."""
+    means = torch.zeros(count, 3)
+    means[:, 0] = torch.linspace(-0.5, 0.5, count)
+    means[:, 2] = depth
+    return Splats(
+        means=means,
+        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1),
+        scales=torch.full((count, 3), sigma),
+        opacities=torch.full((count,), 0.9),
+        colors=torch.full((count, 3), 0.5),
+    )
+
+
+def world(*counts: int) -> Any:
+    steps = tuple(SimpleNamespace(id=k, camera=CAMERA) for k in range(len(counts)))
+    chunks = tuple(dots(n) if n else Splats.empty() for n in counts)
+    return SimpleNamespace(folder=Path("a_street"), camera0=CAMERA, steps=steps, chunks=chunks)
+
+
+def nodes(app: ViewerApp) -> dict[str, viser.GaussianSplatHandle]:
+    handles = app.server.scene._handle_from_node_name
+    return {k: v for k, v in handles.items() if isinstance(v, viser.GaussianSplatHandle)}

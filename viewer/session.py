@@ -1,0 +1,89 @@
+"""What the command line calls: show a world, or a photograph becoming one, until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from renderers import SceneError
+from scenegen.world.events import Event
+from viewer.app import HOST, PORT, AnyWorld, ViewerApp
+from viewer.scene import BUDGET
+
+logger = logging.getLogger("scenegen")
+
+
+def view_world(
+    world: AnyWorld | str | Path, host: str = HOST, port: int = PORT, budget: int = BUDGET
+) -> None:
+    """Show a world in the browser until Ctrl-C.
+
+    Args:
+        world: An open world, or the folder of one.
+        host: Name or address of this machine to listen on.
+        port: First port tried.
+        budget: Splats sent to a browser at most.
+
+    Raises:
+        SceneError: It is not a world, is damaged or empty, or the viewer cannot be served.
+    """
+    if isinstance(world, (str, Path)):
+        from scenegen.world import open as open_world
+
+        world = open_world(world)
+    with ViewerApp(host, port, budget) as app:
+        app.show_world(world)
+        logger.info("viewer: open %s in a browser; Ctrl-C ends it", app.url)
+        app.wait()
+
+
+def view_photo(
+    photo: str | Path,
+    folder: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    host: str = HOST,
+    port: int = PORT,
+    budget: int = BUDGET,
+    on_event: Callable[[Event], None] | None = None,
+) -> None:
+    """Make a world from a photograph and show it while it grows, until Ctrl-C.
+
+    Ctrl-C during creation ends both; what was committed stays in the folder.
+
+    Args:
+        photo: Any image that Pillow reads.
+        folder: New or empty folder for the world.
+        settings: Fields of :class:`scenegen.config.CreateConfig`.
+        host: Name or address of this machine to listen on.
+        port: First port tried.
+        budget: Splats sent to a browser at most.
+        on_event: Called with each event of the creation, after it is shown.
+
+    Raises:
+        SceneError: The world cannot be made or served. When part of it is made already, the
+            browser shows that part and the reason, and the error follows after Ctrl-C.
+    """
+    from scenegen.world import create_events
+
+    with ViewerApp(host, port, budget) as app:
+        logger.info("viewer: open %s in a browser; Ctrl-C ends it", app.url)
+        app.status("Reading the photograph and estimating its depth ...", 0.0)
+        events = create_events(photo, folder, **(settings or {}))
+        try:
+            with contextlib.closing(events):  # type: ignore[type-var]
+                app.follow(events, on_event)
+        except KeyboardInterrupt:
+            kept = f"{app.steps} steps are in {folder}" if app.steps else "nothing was made yet"
+            logger.info("stopped: %s", kept)
+            return
+        except SceneError as error:
+            if not app.steps:
+                raise
+            logger.warning("creation stopped early; the viewer shows what is there")
+            app.fail(error)
+            app.wait()
+            raise
+        app.wait()
