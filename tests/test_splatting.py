@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from renderers import Camera, SceneError, make_renderer
+from renderers import Camera, SceneError, join, make_renderer
 from renderers.reference import rotation_matrices
 from scenegen import splatting
 from scenegen.splatting.lifting import OPACITY, SIGMA_PX
@@ -77,6 +77,27 @@ def test_the_render_from_the_same_camera_is_the_picture() -> None:
     assert psnr(after.rgb, picture) > 34
     assert psnr(after.rgb, picture) > psnr(before.rgb, picture) + 3
     torch.testing.assert_close(after.depth.float(), depth, rtol=0.03, atol=0)
+
+
+def test_the_undercoat_lies_behind_and_fills_the_gaps() -> None:
+    camera = Camera.from_fov(60, 48, 36)
+    picture, depth = texture(36, 48), tilted_plane(camera)
+    depth[:, 24:] += 4.0  # an edge, over which no splat of the undercoat reaches
+    front = splatting.lift(picture, depth, camera)
+    coat = splatting.undercoat(picture, depth, camera)
+    assert len(coat) == 12 * 16  # every block of 3 x 3 is whole; the edge lies between two
+    pixels, z = camera.project(coat.means)
+    column, row = pixels.floor().long().unbind(-1)
+    assert (z > depth[row, column]).all()
+    assert torch.equal(column // 3 * 3 + 1, column) and torch.equal(row // 3 * 3 + 1, row)
+    renderer = make_renderer("reference")
+    turned = camera.moved(forward=1.2)  # pixels of the photograph are farther apart than here
+    bare = renderer.render(front, turned).alpha[8:-8, 8:20]
+    coated = renderer.render(join([front, coat]), turned).alpha[8:-8, 8:20]
+    assert coated.min() > 0.97 > bare.min()
+
+    depth[:, 25] *= 3.0  # now an edge crosses a column of blocks
+    assert len(splatting.undercoat(picture, depth, camera)) == 12 * 15
 
 
 def test_sky_goes_on_the_sphere_from_any_place() -> None:

@@ -261,7 +261,20 @@ def test_a_taken_folder_is_left_alone(photo: Path, made: tuple[Path, list], tmp_
         scenegen.create(photo, made[0], **SETTINGS)
     with pytest.raises(SceneError, match="it is a file"):
         scenegen.create(photo, photo, **SETTINGS)
+    with pytest.raises(SceneError, match="not a folder that may be written to"):
+        scenegen.create(photo, tmp_path / "diary.txt" / "world", **SETTINGS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["diary.txt"]
+
+
+def test_a_read_only_place_is_noticed_before_the_work(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o555)
+    if os.access(tmp_path, os.W_OK):  # root writes everywhere
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SceneError, match="may be written to"):
+        scenegen.create(photo, tmp_path / "world", **SETTINGS)
+    tmp_path.chmod(0o755)
 
 
 @pytest.mark.skipif(

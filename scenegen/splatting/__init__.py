@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scenegen.splatting.coating import undercoat
     from scenegen.splatting.colors import match_colors
     from scenegen.splatting.lifting import lift, on_sky_shell, snap_flying
 
@@ -18,8 +19,9 @@ _HOME = {
     "on_sky_shell": "scenegen.splatting.lifting",
     "snap_flying": "scenegen.splatting.lifting",
     "match_colors": "scenegen.splatting.colors",
+    "undercoat": "scenegen.splatting.coating",
 }
-__all__ = ["lift", "match_colors", "on_sky_shell", "snap_flying"]
+__all__ = ["lift", "match_colors", "on_sky_shell", "snap_flying", "undercoat"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,10 @@ from torch import Tensor
 from renderers import Camera, Splats, check_shapes
 from scenegen.fields import flatter_slope
 
-SIGMA_PX = 0.4
+SIGMA_PX = 0.33
 """Standard deviation of a splat seen from where it was lifted, in pixels. With the renderer's own
-low-pass filter neighbours overlap; wider ones blur more than their colours can make up for."""
+low-pass filter neighbours overlap; wider ones blur more than their colours can make up for. The
+undercoat fills the gaps that open when the camera turns."""
 OPACITY = 0.99
 """Opacity of a lifted splat: nearly solid, so that surfaces hide what lies behind them."""
 THICKNESS = 0.1

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from renderers import Camera, SceneError, choose, make_renderer
+from renderers import Camera, SceneError, choose, join, make_renderer
 from renderers.base import RENDERERS
 from scenegen import geometry, splatting
 from scenegen.config import LONG_SIDE, CreateConfig
@@ -151,8 +151,9 @@ def _first_step(rgb: torch.Tensor, camera: Camera, names: dict[str, str]) -> tup
     known = torch.ones_like(estimate.sky)
     splats = splatting.lift(rgb, depth, camera, sky_radius=sky_radius)
     renderer = make_renderer(names["renderer"])
-    splats = splatting.match_colors(splats, rgb, known, camera, renderer)
-    return StepData(splats=splats, rgb=rgb, depth=depth, known=known), sky_radius
+    coat = splatting.undercoat(rgb, depth, camera, sky_radius=sky_radius)
+    splats = splatting.match_colors(splats, rgb, known, camera, renderer, behind=coat)
+    return StepData(splats=join([splats, coat]), rgb=rgb, depth=depth, known=known), sky_radius
 
 
 def _new_world(folder: Path, meta: dict[str, Any], renderer: str) -> World:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from renderers import Camera, Render
+from renderers import Camera, Render, join
 from scenegen import geometry, outpaint, splatting
 from scenegen.fields import regions
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
@@ -104,7 +104,8 @@ def invent(
     lifted = view.hole & ~torch.isnan(full)
     full = torch.where(lifted, splatting.snap_flying(full), full)
     splats = splatting.lift(rgb, full, view.camera, lifted, sky_radius)
-    return StepData(splats=splats, rgb=rgb, depth=full, known=lifted), fit
+    coat = splatting.undercoat(rgb, full, view.camera, lifted, sky_radius)
+    return StepData(splats=join([splats, coat]), rgb=rgb, depth=full, known=lifted), fit
 
 
 def _new_sky(sky: Bool[Tensor, "h w"], view: Look) -> Bool[Tensor, "h w"]:

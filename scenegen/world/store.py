@@ -222,10 +222,10 @@ class Store:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a target folder that holds something.
+    """Refuse a target folder that holds something, or that cannot be made.
 
     Raises:
-        SceneError: It is a file, or a folder with anything in it.
+        SceneError: It is a file, or a folder with anything in it, or cannot be written.
     """
     if (folder / "world.db").is_file():
         raise SceneError(
@@ -238,6 +238,13 @@ def check_free(folder: Path) -> None:
             f"{folder} cannot become a world",
             why="it is a file" if folder.is_file() else "it holds other files",
             fix="give --out a new or an empty folder",
+        )
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise SceneError(
+            f"{folder} cannot become a world",
+            why=f"{nearest} is not a folder that may be written to",
+            fix="give another --out",
         )
 
 
