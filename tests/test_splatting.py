@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from renderers import Camera, SceneError, join, make_renderer
+from renderers import Camera, join, make_renderer
 from renderers.reference import rotation_matrices
 from scenegen import splatting
 from scenegen.splatting.lifting import OPACITY, SIGMA_PX
@@ -141,12 +141,3 @@ def test_grazing_splats_stay_bounded() -> None:
     footprint = depth.reshape(-1) / camera.px_from_cam[0, 0]
     assert torch.isfinite(splats.scales).all() and torch.isfinite(splats.quats).all()
     assert (splats.scales.amax(1) <= SIGMA_PX * footprint * 15).all()
-
-
-def test_shapes_that_disagree_are_refused() -> None:
-    with pytest.raises(SceneError, match="depth has shape"):
-        splatting.lifting.check_shapes(
-            splatting.lifting._Inputs(torch.rand(4, 6, 3), torch.rand(4, 5)),
-            rgb=("h", "w", 3),
-            depth=("h", "w"),
-        )

@@ -149,10 +149,19 @@ def test_the_journal_says_how_each_step_was_made(made: tuple[Path, list]) -> Non
 
 def test_named_paths_continue_from_where_the_world_ends(copied: Path) -> None:
     world = scenegen.open(copied)
-    events = list(world.grow("left", 0.3))
-    camera = next(event.camera for event in events if isinstance(event, (Committed, Skipped)))
-    moved = camera.center - world.steps[2].camera.center
-    torch.testing.assert_close(torch.linalg.norm(moved), torch.tensor(0.3))
+    turned = world.camera0.moved(yaw_degrees=15)  # where the last walk of the fixture ended
+    torch.testing.assert_close(world.walker.cam_from_world, turned.cam_from_world)
+    list(world.grow("left", 0.3))
+    world.close()
+    expected = turned.moved(right=-0.3).cam_from_world
+    torch.testing.assert_close(scenegen.open(copied).walker.cam_from_world, expected)
+
+
+def test_views_of_the_extent_are_no_walk(photo: Path, tmp_path: Path) -> None:
+    """Else `grow --path forward` would start from the last view that `look` had planned."""
+    world = scenegen.create(photo, tmp_path / "w", extent="photo", **SETTINGS)
+    list(world.visit([world.camera0.moved(yaw_degrees=12)]))
+    assert torch.equal(world.walker.cam_from_world, world.camera0.cam_from_world)
 
 
 def test_stopping_half_way_keeps_what_was_committed(photo: Path, tmp_path: Path) -> None:

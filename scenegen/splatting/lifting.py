@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from renderers import Camera, Splats, check_shapes
+from renderers import Camera, Splats
 from scenegen.fields import flatter_slope
 
 SIGMA_PX = 0.33
@@ -44,7 +44,6 @@ def lift(
     The two edges of a pixel, carried on to the tangent plane, span the ellipse: covariance
     ``SIGMA_PX^2 (t_u t_u^T + t_v t_v^T)``, which the camera sees as a round dot of SIGMA_PX.
     """
-    check_shapes(_Inputs(rgb, depth), rgb=("h", "w", 3), depth=("h", "w"))
     solid = on_sky_shell(depth, camera, sky_radius)
     keep = torch.isfinite(solid) if keep is None else keep & torch.isfinite(solid)
     tangents = _tangents(solid, camera)[keep]  # (n, 3, 2) in the world
@@ -57,13 +56,6 @@ def lift(
         opacities=torch.full((len(means),), OPACITY),
         colors=rgb[keep].float(),
     )
-
-
-class _Inputs:
-    """Carrier for the shape check."""
-
-    def __init__(self, rgb: Tensor, depth: Tensor) -> None:
-        self.rgb, self.depth = rgb, depth
 
 
 def on_sky_shell(

@@ -19,9 +19,10 @@ from scenegen.geometry import DEPTH_BACKENDS
 from scenegen.image import Photo, load_photo
 from scenegen.outpaint import OUTPAINTERS
 from scenegen.world.events import Committed, Event, Finished, Loaded
+from scenegen.world.grow import as_levels
 from scenegen.world.plan import EXTENTS, planned_cameras
 from scenegen.world.store import StepData, Store, check_free
-from scenegen.world.world import World, as_levels
+from scenegen.world.world import World
 
 SKY_FACTOR, SKY_NEAREST, SKY_FARTHEST = 4.0, 60.0, 400.0
 """The sky is this many times as far as the farthest surface, within a range in metres."""
@@ -101,7 +102,7 @@ def create_events(
         _world_out.append(world)
     yield Committed(0, data.splats, camera, 1.0, seconds)
     cameras = planned_cameras(camera, config.extent)
-    for event in world.grow(cameras) if cameras else ():
+    for event in world.visit(cameras) if cameras else ():
         if not isinstance(event, Finished):
             yield event
     yield Finished(len(world.steps), len(world.splats), time.monotonic() - started)

@@ -91,7 +91,7 @@ def invent(
     rgb = outpaint.fill(
         view.rgb, ~view.hole, view.camera, view.depth, references, seed, outpaint_backend
     )
-    rgb = (rgb * 255).round() / 255  # what the step's file holds
+    rgb = as_levels(rgb)
     estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees)
     fit = fit_disparity(estimate.depth, view.depth, view.solid & ~view.hole)
     depth = continued_depth(estimate.depth, view.depth, view.hole, fit)
@@ -106,6 +106,11 @@ def invent(
     splats = splatting.lift(rgb, full, view.camera, lifted, sky_radius)
     coat = splatting.undercoat(rgb, full, view.camera, lifted, sky_radius)
     return StepData(splats=join([splats, coat]), rgb=rgb, depth=full, known=lifted), fit
+
+
+def as_levels(rgb: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
+    """Colours on the 8-bit levels that files hold, so that a reopened world is the same."""
+    return (rgb * 255).round() / 255
 
 
 def _new_sky(sky: Bool[Tensor, "h w"], view: Look) -> Bool[Tensor, "h w"]:

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from renderers import Camera, Render, Renderer, SceneError, Splats, choose, join, make_renderer
 from renderers.base import RENDERERS
 from scenegen.geometry import DEPTH_BACKENDS
@@ -17,7 +15,7 @@ from scenegen.outpaint import OUTPAINTERS
 from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
 from scenegen.world.grow import MIN_HOLE, invent, look, remembered, sky_depth
 from scenegen.world.paths import path_cameras
-from scenegen.world.store import Step, StepData, Store
+from scenegen.world.store import Step, StepData, Store, camera_from_json, camera_to_json
 from spatial_memory import MemoryConfig, ViewMemory
 
 
@@ -64,6 +62,12 @@ class World:
         return self._steps[0].camera
 
     @property
+    def walker(self) -> Camera:
+        """Where the last walk ended, and the next one starts; at first the photograph's camera."""
+        place = self._meta.get("walker")
+        return self.camera0 if place is None else camera_from_json(place)
+
+    @property
     def sky_radius(self) -> float:
         """Radius of the sky's sphere around the origin, in metres."""
         return float(self._meta["sky_radius"])
@@ -82,7 +86,8 @@ class World:
         """Walk a path and fill what it uncovers, one committed step per view.
 
         Args:
-            path: Cameras; or "forward", "left", "right", "up", "around"; or a transforms.json.
+            path: Cameras; or "forward", "left", "right", "up", "around" from where the last walk
+                ended (see :attr:`walker`); or a transforms.json.
             distance: Length of a named walk, in metres.
 
         Yields:
@@ -93,12 +98,11 @@ class World:
             SceneError: The path is unknown, a backend is missing, or the disk is full.
         """
         if isinstance(path, (str, Path)):
-            start = self._steps[-1].camera if len(self._steps) > 1 else self.camera0
-            start = self.camera0 if str(path).endswith(".json") else start
-            cameras = path_cameras(start, path, distance, film=False)
-        else:
-            cameras = list(path)
-        return self._visit(cameras)
+            path = path_cameras(self.walker, path, distance, film=False)
+        for event in self.visit(path):
+            if isinstance(event, (Committed, Skipped)):
+                self._stand_at(event.camera)
+            yield event
 
     def export(self, path: str | Path, format: str | None = None) -> Path:
         """Write the world to a file: .ply (splats) or .glb (mesh).
@@ -138,7 +142,12 @@ class World:
         self._chunks.append(data.splats)
         self._joined = None
 
-    def _visit(self, cameras: Sequence[Camera]) -> Iterator[Event]:
+    def _stand_at(self, camera: Camera) -> None:
+        self._store.set_meta({"walker": camera_to_json(camera)})
+        self._meta = self._store.meta()
+
+    def visit(self, cameras: Sequence[Camera]) -> Iterator[Event]:
+        """Fill what these views uncover, without walking there; otherwise as :meth:`grow`."""
         started = time.monotonic()
         yield Planned(tuple(cameras))
         depth = choose("depth", DEPTH_BACKENDS, self._meta["depth"])[0]
@@ -203,8 +212,3 @@ def open(folder: str | Path, renderer: str = "auto") -> World:
             fix="delete the folder and create the world again",
         )
     return world
-
-
-def as_levels(rgb: torch.Tensor) -> torch.Tensor:
-    """Colours on the 8-bit levels that files hold, so that a reopened world is the same."""
-    return (rgb * 255).round() / 255
