@@ -84,6 +84,20 @@ def test_nothing_to_fill_and_nothing_known() -> None:
         outpaint.fill(image, ~everything)
 
 
+def test_the_colour_at_the_seam_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outpainter that is 0.2 too dark everywhere: at the seam nothing shows, far in it stays."""
+
+    class TooDark:
+        def fill(self, rgb: torch.Tensor, *_: object) -> torch.Tensor:
+            return torch.full_like(rgb, 0.4)
+
+    monkeypatch.setattr(outpaint.filling, "choose", lambda *_: ("dark", TooDark))
+    image = torch.full((40, 120, 3), 0.6)
+    filled = outpaint.fill(image, right_side_hidden(image, 0.5))
+    torch.testing.assert_close(filled[:, 60], torch.full((40, 3), 0.6), rtol=0, atol=0.015)
+    torch.testing.assert_close(filled[:, -1], torch.full((40, 3), 0.4), rtol=0, atol=0.006)
+
+
 def test_a_few_known_pixels_are_enough() -> None:
     image = stripes()
     known = torch.zeros(image.shape[:2], dtype=torch.bool)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from renderers import Camera, SceneError, choose
@@ -16,6 +17,8 @@ from scenegen.outpaint.base import OUTPAINTERS, Reference
 GROW_PX = 5
 """The outpainter repaints this many known pixels around a hole, so that it never sees a blurred
 rim; the originals are put back afterwards."""
+FADE_PX = 16.0
+"""Distance from the rim at which its colour difference has faded to 1/e, in pixels."""
 
 
 def fill(
@@ -68,7 +71,19 @@ def fill(
     prefilled = pull_push(torch.nan_to_num(rgb), sure).clamp(0.0, 1.0)
     with torch.no_grad():
         painted = outpainter().fill(prefilled, sure, camera, depth, references, seed)
+    painted = _without_seam(painted, torch.nan_to_num(rgb), known & ~sure)
     return torch.where(known[..., None], rgb, painted.clamp(0.0, 1.0))
+
+
+def _without_seam(
+    painted: Float[Tensor, "h w 3"], rgb: Float[Tensor, "h w 3"], rim: Bool[Tensor, "h w"]
+) -> Float[Tensor, "h w 3"]:
+    """Carry the difference at the repainted rim into the hole, fading (Perez et al. 2003)."""
+    if not rim.any():
+        return painted
+    offset = pull_push(rgb - painted, rim)
+    distance = torch.from_numpy(distance_transform_edt(~rim.numpy())).float()
+    return painted + offset * torch.exp(-distance / FADE_PX)[..., None]
 
 
 def _eroded(known: Bool[Tensor, "h w"], pixels: int) -> Bool[Tensor, "h w"]:
