@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -90,7 +91,7 @@ def test_the_photograph_comes_back_from_its_own_camera(
     made: tuple[Path, list], photo: Path
 ) -> None:
     world = scenegen.open(made[0])
-    picture = torch.from_numpy(__import__("numpy").array(Image.open(photo))).float() / 255
+    picture = torch.from_numpy(np.array(Image.open(photo))).float() / 255
     render = world.render(world.camera0)
     assert render.rgb.shape == picture.shape
     assert psnr(render.rgb, picture) > 30
@@ -190,10 +191,27 @@ def test_killing_the_process_loses_at_most_the_step_in_flight(photo: Path, tmp_p
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 9, result.stderr
     assert (folder / "steps" / "0001").is_dir()
+    (folder / "steps" / ".0007.part").mkdir()  # and one that was killed earlier still
     world = scenegen.open(folder)
     assert len(world.steps) == 1
-    assert not (folder / "steps" / "0001").exists()
     assert len(list(world.grow([world.camera0.moved(yaw_degrees=10)]))) >= 3
+    world.close()
+    assert sorted(path.name for path in (folder / "steps").iterdir()) == ["0000", "0001"]
+    again = scenegen.open(folder)
+    assert len(again.steps) == 2 and len(again.chunks[1]) > 100
+
+
+def test_reading_a_world_does_not_disturb_who_writes_it(photo: Path, tmp_path: Path) -> None:
+    """A second process opens the world at the moment when a step lies half written."""
+    folder = tmp_path / "busy"
+    world = scenegen.create(photo, folder, extent="photo", **SETTINGS)
+    in_flight = folder / "steps" / ".0001.part"
+    in_flight.mkdir()
+    (in_flight / "splats.safetensors").write_bytes(b"half")
+    scenegen.open(folder).close()
+    assert (in_flight / "splats.safetensors").read_bytes() == b"half"
+    list(world.grow([world.camera0.moved(yaw_degrees=10)]))
+    assert len(scenegen.open(folder).steps) == 2
 
 
 def test_plans_stay_level_and_step_gently() -> None:

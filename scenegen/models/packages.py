@@ -34,8 +34,7 @@ _BROKEN = (
     gzip.BadGzipFile,
     zlib.error,
     EOFError,
-    NotImplementedError,  # a zip compression that Python does not know
-    RuntimeError,  # an encrypted zip
+    RuntimeError,  # an encrypted zip, or a compression that Python does not know
 )
 
 

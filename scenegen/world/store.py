@@ -104,7 +104,7 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Open a world folder and drop what a killed process left half done.
+        """Open a world folder. Reading changes nothing: another process may be writing to it.
 
         Raises:
             SceneError: It is not a world, is damaged, or is of a newer format.
@@ -125,7 +125,6 @@ class Store:
                 why=f"it has format {version}; this release reads up to {FORMAT}",
                 fix=f"install scenegen {made_by} or later",
             )
-        store._drop_orphans()
         return store
 
     def close(self) -> None:
@@ -162,8 +161,8 @@ class Store:
         final = self._step_folder(step.id)
         beside = final.with_name(f".{final.name}.part")
         with _explained(self.folder):
+            self._drop_orphans()
             try:
-                shutil.rmtree(beside, ignore_errors=True)
                 beside.mkdir()
                 _save(beside / "splats.safetensors", _splat_tensors(data.splats))
                 levels = (data.rgb * 255).round().to(torch.uint8)
@@ -213,10 +212,10 @@ class Store:
         return self._db.execute("SELECT 1 FROM steps WHERE id = ?", (step,)).fetchone() is not None
 
     def _drop_orphans(self) -> None:
-        """Remove step folders that never reached the journal."""
+        """Remove what a killed process left half done: folders that never reached the journal."""
         committed = {self._step_folder(step.id).name for step in self.steps()}
         for path in sorted((self.folder / "steps").glob("*")):
-            if path.name not in committed and os.access(self.folder / "steps", os.W_OK):
+            if path.name not in committed:
                 logger.info("dropping %s: its step was never committed", path.name)
                 shutil.rmtree(path, ignore_errors=True)
 
