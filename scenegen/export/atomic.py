@@ -36,9 +36,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         # 0o666 less the umask, as open() does; mkstemp would leave a file only its owner can read.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
-        _sync(temporary)
+        sync_file(temporary)
         temporary.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise cannot_write(Path(path), error) from error
     finally:
@@ -93,12 +93,13 @@ def _target(path: Path) -> Path:
     return target
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until the file is on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name last through a power cut, where the system can (not on Windows)."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

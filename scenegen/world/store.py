@@ -24,6 +24,7 @@ from torch import Tensor
 
 from renderers import Camera, SceneError, Splats
 from scenegen import __version__
+from scenegen.export.atomic import sync_file, sync_folder
 
 logger = logging.getLogger("scenegen")
 
@@ -168,9 +169,9 @@ class Store:
                 levels = (data.rgb * 255).round().to(torch.uint8)
                 view = {"rgb": levels, "depth": data.depth, "known": data.known}
                 _save(beside / "view.safetensors", view)
-                _sync_folder(beside)
+                sync_folder(beside)
                 beside.rename(final)
-                _sync_folder(final.parent)
+                sync_folder(final.parent)
                 row = (step.id, step.parent, step.provenance)
                 text = (camera_to_json(step.camera), json.dumps(dict(step.info)))
                 with self._db:
@@ -278,17 +279,7 @@ def _splat_tensors(splats: Splats) -> dict[str, Tensor]:
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_file(path)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
