@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from jaxtyping import Bool, Float
@@ -102,12 +103,15 @@ class Splats:
         )
 
 
+_parts: WeakKeyDictionary[Splats, tuple[ReferenceType[Splats], ...]] = WeakKeyDictionary()
+
+
 def join(parts: Sequence[Splats]) -> Splats:
     """All splats of ``parts``, in order. Missing spherical harmonics count as zero."""
     parts = [part for part in parts if len(part)] or [Splats.empty()]
     k = max(0 if part.sh is None else part.sh.shape[1] for part in parts)
     sh = torch.cat([_padded_sh(part, k) for part in parts]) if k else None
-    return Splats(
+    joined = Splats(
         torch.cat([part.means for part in parts]),
         torch.cat([part.quats for part in parts]),
         torch.cat([part.scales for part in parts]),
@@ -115,6 +119,26 @@ def join(parts: Sequence[Splats]) -> Splats:
         torch.cat([part.colors for part in parts]),
         sh,
     )
+    if all(k == (0 if part.sh is None else part.sh.shape[1]) for part in parts):
+        _parts[joined] = tuple(ref(part) for part in parts)
+    return joined
+
+
+def parts_of(splats: Splats) -> tuple[Splats, ...]:
+    """The splats that ``splats`` were joined from, where all still live and none has changed.
+
+    Empty where they were not, or where that is not known any more.
+    """
+    parts = [part() for part in _parts.get(splats, ())]
+    alive = [part for part in parts if part is not None]
+    untouched = all(_untouched(part) for part in (splats, *alive))
+    return tuple(alive) if len(alive) == len(parts) and untouched else ()
+
+
+def _untouched(splats: Splats) -> bool:
+    """Whether nothing was written into the tensors since they were made."""
+    values = (getattr(splats, field.name) for field in fields(splats))
+    return all(v is None or v.is_inference() or v._version == 0 for v in values)
 
 
 def _padded_sh(part: Splats, k: int) -> Tensor:

@@ -11,14 +11,16 @@ import sys
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from splat_scenes import cloud, room, small_camera, splat
 
-from renderers import Camera, Render, SceneError, Splats, make_renderer
-from renderers.cpu import pack
+from renderers import Camera, Render, Splats, join, make_renderer
+from renderers.cpu import frame, pack
+from renderers.splats import parts_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKGROUND = (0.2, 0.5, 0.9)
@@ -269,41 +271,103 @@ def test_the_kernel_cache_goes_where_numba_is_told(tmp_path: Path) -> None:
     assert again.returncode == 0 and "compiling" not in again.stdout
 
 
-@pytest.mark.parametrize("field", ["means", "quats", "scales", "opacities", "colors", "sh"])
-def test_gradients_are_refused(field: str) -> None:
-    scene, camera = cloud(5, degree=1), small_camera()
-    getattr(scene, field).requires_grad_()
-    with pytest.raises(SceneError) as caught:
-        make_renderer("cpu").render(scene, camera)
-    assert str(caught.value) == (
-        "the cpu renderer cannot differentiate\n"
-        "  why: the splats or the camera require gradients, and it only draws\n"
-        "  fix: use renderer 'reference' or 'gsplat', or render under torch.no_grad()"
-    )
-    with torch.no_grad():
-        out = make_renderer("cpu").render(scene, camera)
-    assert not out.rgb.requires_grad
-    want = make_renderer("cpu").render(scene.detach(), camera)
-    assert torch.equal(out.rgb, want.rgb)
+@pytest.fixture
+def packings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of all sets of splats that are packed from now on."""
+    made: list[int] = []
+    original = pack.pack
+
+    def counted(splats: Splats, order: torch.Tensor | None = None) -> pack.Segment:
+        made.append(len(splats))
+        return original(splats, order)
+
+    monkeypatch.setattr(pack, "pack", counted)
+    return made
 
 
-def test_gradients_of_the_camera_are_refused() -> None:
-    pose = torch.eye(4).requires_grad_()
-    with pytest.raises(SceneError, match="the cpu renderer cannot differentiate"):
-        make_renderer("cpu").render(cloud(5), small_camera().posed(pose))
-
-
-def test_splats_are_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, original = [], pack._pack
-    monkeypatch.setattr(pack, "_pack", lambda *args: made.append(1) or original(*args))
+def test_splats_are_packed_once(packings: list[int]) -> None:
     scene, camera = cloud(50), small_camera()
     first = make_renderer("cpu").render(scene, camera)
     make_renderer("cpu").render(scene, camera.moved(right=0.1))
-    assert len(made) == 1
+    assert packings == [50]
     scene.colors.mul_(0.5)  # an optimiser's step in place
     second = make_renderer("cpu").render(scene, camera)
-    assert len(made) == 2
+    assert packings == [50, 50]
     torch.testing.assert_close(second.rgb, first.rgb / 2)
+
+
+def test_appended_splats_alone_are_packed(packings: list[int]) -> None:
+    """A world that grows: what was there before is not touched again."""
+    camera = Camera.from_fov(60, 97, 61)
+    chunks = [cloud(n, seed) for seed, n in enumerate((300, 200, 700))]
+    for count in (1, 2, 3):
+        world = join(chunks[:count])
+        picture = make_renderer("cpu").render(world, camera, BACKGROUND, details=True)
+    assert packings == [300, 200, 700]
+    alone = Splats(world.means, world.quats, world.scales, world.opacities, world.colors)
+    want = make_renderer("cpu").render(alone, camera, BACKGROUND, details=True)
+    assert packings[3:] == [1200]
+    assert torch.equal(picture.rgb, want.rgb)
+    assert picture.details is not None and want.details is not None
+    assert torch.equal(picture.details.top_ids, want.details.top_ids)
+
+
+def test_joined_harmonics_draw_as_packed_anew() -> None:
+    camera = Camera.from_fov(60, 61, 45)
+    for degrees in ((2, 2), (0, 3)):
+        parts = [cloud(200, seed, degree) for seed, degree in enumerate(degrees)]
+        world = join(parts)
+        assert len(parts_of(world)) == (2 if degrees[0] == degrees[1] else 0)
+        alone = world.to(torch.float32)._map(torch.clone)
+        pictures = [make_renderer("cpu").render(scene, camera) for scene in (world, alone)]
+        assert torch.equal(pictures[0].rgb, pictures[1].rgb)
+
+
+def test_a_changed_part_is_no_longer_used() -> None:
+    parts, camera = [cloud(40, 1), cloud(40, 2)], small_camera()
+    world = join(parts)
+    want = make_renderer("cpu").render(world._map(torch.clone), camera)
+    parts[0].colors.mul_(0.0)  # after joining: the world does not change with it
+    assert torch.equal(make_renderer("cpu").render(world, camera).rgb, want.rgb)
+    world.colors.mul_(0.5)
+    torch.testing.assert_close(make_renderer("cpu").render(world, camera).rgb, want.rgb / 2)
+    other = join([cloud(40, 1), cloud(40, 2)])  # its parts are gone at once
+    assert parts_of(other) == ()
+    assert torch.equal(make_renderer("cpu").render(other, camera).rgb, want.rgb)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 215])
+def test_culling_changes_no_bit(degrees: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block that is left out shows nothing, from inside a room and from beside it."""
+    scene = join([room(4000), cloud(1000, seed=4)])
+    shown = []
+    original = frame.visible_blocks
+
+    def all_blocks(bounds: np.ndarray, *view: object) -> np.ndarray:
+        shown.append(len(original(bounds, *view)) / len(bounds))
+        return np.arange(len(bounds))
+
+    for camera in (OFF_CENTRE, Camera.from_fov(40, 80, 60).moved(right=4.0, forward=1.0)):
+        camera = camera.moved(yaw_degrees=degrees, pitch_degrees=degrees / 9)
+        culled = make_renderer("cpu").render(scene, camera, BACKGROUND)
+        with monkeypatch.context() as patched:
+            patched.setattr(frame, "visible_blocks", all_blocks)
+            whole = make_renderer("cpu").render(scene, camera, BACKGROUND)
+        assert torch.equal(culled.rgb, whole.rgb) and torch.equal(culled.alpha, whole.alpha)
+    assert min(shown) < 0.8
+
+
+def test_morton_order_keeps_neighbours_together() -> None:
+    """Runs of 64 of 4096 points in a cube fill a small part of it each, of the order of 1 / 64."""
+    points = torch.rand(4096, 3, generator=torch.Generator().manual_seed(0))
+    order = pack.morton_order(points)
+    assert sorted(order.tolist()) == list(range(4096))
+    runs = points[order].reshape(64, 64, 3)
+    volumes = (runs.amax(1) - runs.amin(1)).prod(-1)
+    assert volumes.median() < 4 / 64 and volumes.mean() < 6 / 64
+    odd = torch.tensor([[math.nan, 0, 0], [math.inf, 1, 1], [1e38, -1e38, 0], [0, 0, 0]])
+    assert sorted(pack.morton_order(odd).tolist()) == [0, 1, 2, 3]
+    assert pack.morton_order(torch.empty(0, 3)).tolist() == []
 
 
 def test_packed_splats_die_with_the_splats() -> None:

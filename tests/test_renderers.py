@@ -248,3 +248,99 @@ def test_reference_gradients_of_harmonics_depth_and_pose() -> None:
 
     pose = camera.cam_from_world.clone()
     assert torch.autograd.gradcheck(run, (sh.requires_grad_(), pose.requires_grad_()))
+
+
+@every_renderer
+def test_antialiasing_by_hand(name: str) -> None:
+    """Footprint variance 1 px^2, widened to 1.3: the area of the splat is 1 / 1.3 of what shows."""
+    scene = splat(1.0, 0.8, RED)
+    out = make_renderer(name).render(scene, small_camera(), antialiased=True)
+    close(out.alpha.cpu().double()[4, 4], 0.8 / 1.3)
+    close(out.alpha.cpu().double()[4, 5], 0.8 / 1.3 * math.exp(-0.5 / 1.3))
+
+
+@every_renderer
+def test_antialiasing_keeps_the_light_of_a_splat_far_away(name: str) -> None:
+    """Four times as far, a sixteenth of the light; without it far more."""
+    sums = {}
+    for antialiased in (False, True):
+        for depth in (1.0, 4.0):
+            scene = splat(depth, 0.9, RED, scale=0.05)
+            out = make_renderer(name).render(scene, small_camera(31, 31), antialiased=antialiased)
+            sums[antialiased, depth] = float(out.alpha.sum())
+    assert sums[True, 1.0] / sums[True, 4.0] == pytest.approx(16, rel=0.1)
+    assert sums[False, 1.0] / sums[False, 4.0] < 5
+
+
+@every_renderer
+@pytest.mark.parametrize(
+    ("opacity", "median", "top", "weight"), [(0.6, 1.0, 2, 0.6), (0.3, 2.0, 1, 0.35)]
+)
+def test_details_by_hand(name: str, opacity: float, median: float, top: int, weight: float) -> None:
+    """Row 2 at 1 m before row 1 at 2 m, whose alpha is 0.5; row 0 is not drawable."""
+    scene = join([splat(0.5, math.nan, GREEN), splat(2.0, 0.5, BLUE), splat(1.0, opacity, RED)])
+    out = make_renderer(name).render(scene, small_camera(), details=True).details
+    assert out is not None
+    close(out.median_depth.cpu().double()[4, 4], median)
+    assert int(out.top_ids[4, 4]) == top
+    close(out.top_weights.cpu().double()[4, 4], weight)
+    assert int(out.top_ids[0, 0]) == -1 and float(out.top_weights[0, 0]) == 0
+    assert math.isnan(float(out.median_depth[0, 0]))
+
+
+@every_renderer
+def test_details_come_on_request_only(name: str) -> None:
+    assert make_renderer(name).render(splat(1.0, 0.5, RED), small_camera()).details is None
+
+
+@every_renderer
+def test_details_equal_the_reference(name: str) -> None:
+    scene, camera = cloud(800), Camera.from_fov(60, 50, 40)
+    got = make_renderer(name).render(scene, camera, details=True).details
+    want = make_renderer("reference").render(scene, camera, details=True).details
+    assert got is not None and want is not None
+    same = got.top_ids.cpu() == want.top_ids
+    assert same.double().mean() > 0.995  # two nearly equal weights may change places
+    off = (got.top_weights.cpu().double() - want.top_weights).abs()
+    assert off[same].max() < 1e-5
+    here, there = got.median_depth.cpu().double(), want.median_depth
+    agree = torch.isclose(here, there, rtol=1e-5, atol=0, equal_nan=True)
+    assert agree.double().mean() > 0.995
+
+
+@every_renderer
+def test_details_of_an_empty_scene(name: str) -> None:
+    out = make_renderer(name).render(Splats.empty(), small_camera(), details=True).details
+    assert out is not None
+    assert (out.top_ids == -1).all() and (out.top_weights == 0).all()
+    assert out.median_depth.isnan().all()
+
+
+@every_renderer
+def test_a_batch_is_its_pictures(name: str) -> None:
+    scene, camera = cloud(300, degree=1), Camera.from_fov(60, 30, 20)
+    cameras = [camera, Camera.from_fov(50, 17, 23), camera.moved(right=0.3, yaw_degrees=20)]
+    renderer = make_renderer(name)
+    batch = renderer.render_batch(scene, cameras, (0.1, 0.2, 0.3), antialiased=True)
+    assert len(batch) == 3
+    for one, picture in zip(cameras, batch, strict=True):
+        alone = renderer.render(scene, one, (0.1, 0.2, 0.3), antialiased=True)
+        torch.testing.assert_close(picture.rgb, alone.rgb, rtol=0, atol=1e-6)
+        assert picture.rgb.shape == (one.height, one.width, 3)
+    assert renderer.render_batch(scene, []) == []
+
+
+@every_renderer
+def test_a_gradient_by_hand(name: str) -> None:
+    """Red 0.6 before blue 0.5 over black, at the centre pixel: rgb = (0.6, 0, 0.4 * 0.5).
+
+    By the first opacity: red +1, blue -0.5. By the second: blue 0.4. By the first's colour: 0.6.
+    """
+    scene = join([splat(1.0, 0.6, RED), splat(2.0, 0.5, BLUE)])
+    scene.opacities.requires_grad_()
+    scene.colors.requires_grad_()
+    out = make_renderer(name).render(scene, small_camera())
+    (out.rgb[4, 4, 0] + 10 * out.rgb[4, 4, 2]).backward()
+    assert scene.opacities.grad is not None and scene.colors.grad is not None
+    close(scene.opacities.grad, [1.0 - 10 * 0.5, 10 * 0.4])
+    close(scene.colors.grad, [[0.6, 0, 6.0], [0.2, 0, 2.0]])

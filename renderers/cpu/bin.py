@@ -7,6 +7,7 @@ run per thread, and all counts are kept per run, so that the result does not dep
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt32
@@ -18,21 +19,37 @@ f32 = np.float32
 u64 = np.uint64  # an index that cannot be negative needs no check
 EXACT_ABOVE = 4
 """Tiles of a box beyond which its empty corners are worth looking for."""
+MASK_BITS = 64
+"""Tiles of a box up to which it is remembered which of them are hit."""
 DIGIT_BITS = 11
 """Bits per pass of the radix sort: three passes for the 32 of a depth."""
 DIGITS = 1 << DIGIT_BITS
 
 
+@dataclass(frozen=True, eq=False)
+class TileLists:
+    """Splats per tile: tile ``t`` draws ``records[members[starts[t]:starts[t + 1]]]``, in order."""
+
+    starts: Int64[np.ndarray, " t1"]
+    """Where each tile's members begin, and the end of the last."""
+    members: Int32[np.ndarray, " k"]
+    """Records."""
+    firsts: Int64[np.ndarray, " m1"]
+    """``firsts[i]:firsts[i + 1]`` number the members of record ``order[i]``, tile by tile."""
+    homes: Int64[np.ndarray, " h"]
+    """That number of each member. Empty unless asked for."""
+
+
 def depth_order(
     keys: UInt32[np.ndarray, " m"], slots: Int32[np.ndarray, " m"], threads: int
-) -> Int32[np.ndarray, " m"]:
-    """``slots`` by rising key, equal keys in the order given. Both inputs are overwritten."""
+) -> tuple[UInt32[np.ndarray, " m"], Int32[np.ndarray, " m"]]:
+    """Keys and slots by rising key, equal keys in the order given. Both inputs are overwritten."""
     spare_keys, spare_slots = np.empty_like(keys), np.empty_like(slots)
     digits = np.empty((threads, DIGITS), np.int64)
     for shift in range(0, 32, DIGIT_BITS):
         _sort_digit(keys, slots, shift, threads, digits, spare_keys, spare_slots)
         keys, slots, spare_keys, spare_slots = spare_keys, spare_slots, keys, slots
-    return slots
+    return keys, slots
 
 
 def tile_lists(
@@ -44,7 +61,8 @@ def tile_lists(
     tile: int,
     log_cut: np.float32,
     threads: int,
-) -> tuple[Int64[np.ndarray, " t1"], Int32[np.ndarray, " k"]]:
+    homes: bool = False,
+) -> TileLists:
     """Splats of each tile, in ``order``.
 
     Args:
@@ -56,19 +74,24 @@ def tile_lists(
         tile: Edge of a tile, in pixels.
         log_cut: log2 of the alpha below which a splat adds nothing.
         threads: Runs to cut the work into.
-
-    Returns:
-        ``starts`` and ``members``: tile ``t`` draws ``records[members[starts[t]:starts[t + 1]]]``.
+        homes: Also number the members splat by splat, for gradients.
     """
     places = np.zeros((threads, tiles_x * tiles_y), np.int64)
-    _visit_tiles(
-        records, boxes, order, tiles_x, tile, log_cut, False, places, np.empty(0, np.int32)
+    sorted_boxes, hits = np.empty(order.size, boxes.dtype), np.empty(order.size, np.uint64)
+    firsts = np.zeros(order.size + 1, np.int64)
+    _find_tiles(
+        records, boxes, order, tiles_x, tile, log_cut, places, sorted_boxes, hits, firsts[1:]
     )
     starts = np.empty(tiles_x * tiles_y + 1, np.int64)
     _counts_to_places(places, starts)
     members = np.empty(starts[-1], np.int32)
-    _visit_tiles(records, boxes, order, tiles_x, tile, log_cut, True, places, members)
-    return starts, members
+    if homes:
+        np.cumsum(firsts, out=firsts)
+    numbers = np.empty(starts[-1] if homes else 0, np.int64)
+    _fill_tiles(
+        records, sorted_boxes, order, tiles_x, tile, log_cut, places, hits, members, firsts, numbers
+    )
+    return TileLists(starts, members, firsts, numbers)
 
 
 @kernel(parallel=True, fast=True)
@@ -126,28 +149,86 @@ def _counts_to_places(places, starts):
 
 
 @kernel(parallel=True, fast=True)
-def _visit_tiles(records, boxes, order, tiles_x, tile, log_cut, fill, places, members):
-    """Count the tiles of each splat in ``places``, or fill ``members`` and advance ``places``."""
+def settle_ties(keys, slots, records, threads):
+    """Put slots of equal key in the order of their rows.
+
+    Args:
+        keys: (m,) rising.
+        slots: (m,) records, reordered within equal keys.
+        records: project.RECORD each.
+        threads: Shares of the work: a tie belongs to the share that it begins in.
+    """
+    run = (keys.size + threads - 1) // threads
+    for t in prange(threads):
+        for i in range(t * run, min(keys.size, (t + 1) * run)):
+            if (i > 0 and keys[i] == keys[i - 1]) or i + 1 == keys.size or keys[i] != keys[i + 1]:
+                continue
+            end = i + 2
+            while end < keys.size and keys[end] == keys[i]:
+                end += 1
+            rows = np.empty(end - i, np.int64)
+            for j in range(i, end):
+                rows[j - i] = records[slots[j]].row
+            slots[i:end] = slots[i:end][np.argsort(rows)]
+
+
+@kernel(parallel=True, fast=True)
+def _find_tiles(records, boxes, order, tiles_x, tile, log_cut, places, sorted_boxes, hits, counts):
+    """Count the tiles of each splat in ``places`` and ``counts``; remember them in ``hits``."""
     runs = places.shape[0]
     run = (order.size + runs - 1) // runs
     for t in prange(runs):
         place = places[t]
         for i in range(t * run, min(order.size, (t + 1) * run)):
             box = boxes[order[i]]
+            sorted_boxes[i] = box
             x0, x1 = np.int64(box.x0), np.int64(box.x1)
             y0, y1 = np.int64(box.y0), np.int64(box.y1)
             corners = min(x1 - x0, y1 - y0) > 1 and (x1 - x0) * (y1 - y0) > EXACT_ABOVE
+            mask, count = u64(0), 0
             for row in range(y0, y1):
                 first, last = x0, x1
                 if corners:
                     first, last = _tiles_in_row(
                         records[order[i]], x0, x1, row * tile, tile, log_cut
                     )
+                count += last - first
+                bit = (row - y0) * (x1 - x0) - x0
                 for column in range(first, last):
-                    k = u64(row * tiles_x + column)
-                    if fill:
+                    place[u64(row * tiles_x + column)] += 1
+                    mask |= u64(1) << u64((bit + column) & (MASK_BITS - 1))
+            hits[i], counts[i] = mask, count
+
+
+@kernel(parallel=True, fast=True)
+def _fill_tiles(
+    records, boxes, order, tiles_x, tile, log_cut, places, hits, members, firsts, homes
+):
+    """Write ``members``, and ``homes`` if there are any, and advance ``places``."""
+    runs = places.shape[0]
+    run = (order.size + runs - 1) // runs
+    numbered = homes.size > 0
+    for t in prange(runs):
+        place = places[t]
+        for i in range(t * run, min(order.size, (t + 1) * run)):
+            box, mask, home = boxes[i], hits[i], firsts[i]
+            x0, x1 = np.int64(box.x0), np.int64(box.x1)
+            large = (x1 - x0) * (np.int64(box.y1) - np.int64(box.y0)) > MASK_BITS
+            for row in range(np.int64(box.y0), np.int64(box.y1)):
+                first, last = x0, x1
+                if large:
+                    first, last = _tiles_in_row(
+                        records[order[i]], x0, x1, row * tile, tile, log_cut
+                    )
+                for column in range(first, last):
+                    if large or mask & u64(1):
+                        k = u64(row * tiles_x + column)
                         members[u64(place[k])] = order[i]
-                    place[k] += 1
+                        if numbered:
+                            homes[u64(place[k])] = home
+                            home += 1
+                        place[k] += 1
+                    mask >>= u64(1)
 
 
 @kernel(fast=True)

@@ -32,7 +32,7 @@ RECORD = np.dtype(
         ("depth", "f4"),
         ("reach_x", "f4"),  # half the box outside of which alpha is below the cut, in pixels
         ("reach_y", "f4"),
-        ("row", "i4"),  # packed row
+        ("row", "i4"),  # of the set of splats
     ],
     align=True,
 )
@@ -41,42 +41,116 @@ RECORD = np.dtype(
 BOX = np.dtype([("x0", "i4"), ("x1", "i4"), ("y0", "i4"), ("y1", "i4")])
 """Tiles that a splat's box meets, half open. Apart from the record: binning reads little else."""
 
+MARGIN = 1.83
+"""Reach of the low-pass filter alone, in pixels: sqrt(2 ln(255) 0.3), rounded up."""
+SLACK = 1e-4
+"""Share of its distance by which a bounding box is widened, against rounding in the kernels."""
 HALF_LOG2E = f32(0.5 * math.log2(math.e))
 TWO_LN2 = f32(2.0 * math.log(2.0))
 
 
+def visible_blocks(
+    bounds: np.ndarray, rotation: np.ndarray, eye: np.ndarray, lens: tuple[float, ...], near: float
+) -> np.ndarray:
+    """Blocks that may show: those not wholly behind the near plane or beyond an edge of the image.
+
+    A splat that is ``reach`` metres large covers at most ``focal * reach * sqrt(1 + slope^2) / z``
+    pixels to either side, and MARGIN from the low-pass filter; times z, that is linear in space.
+
+    Args:
+        bounds: (b, 7) as pack.Segment has them.
+        rotation: (3, 3) cam_from_world.
+        eye: (3,) camera centre, metres.
+        lens: (fx, fy, cx, cy, width, height, guard_x, guard_y), pixels; the guards are slopes.
+        near: Nearest depth that is drawn, metres.
+
+    Returns:
+        (v,) int64 rows of ``bounds``, rising.
+    """
+    fx, fy, cx, cy, width, height, guard_x, guard_y = lens
+    across, down, ahead = rotation
+    wide = fx * np.hypot(1.0, max(cx, width - cx) / fx + guard_x)
+    high = fy * np.hypot(1.0, max(cy, height - cy) / fy + guard_y)
+    planes = np.stack(
+        [
+            fx * across + (cx + MARGIN) * ahead,
+            (width - cx + MARGIN) * ahead - fx * across,
+            fy * down + (cy + MARGIN) * ahead,
+            (height - cy + MARGIN) * ahead - fy * down,
+            ahead,
+        ]
+    )  # (5, 3)
+    middle, sizes = bounds[:, :3] - eye, np.abs(planes).T
+    most = middle @ planes.T + bounds[:, 3:6] @ sizes
+    most += bounds[:, 6:] * np.array([wide, wide, high, high, 0.0])
+    most += SLACK * (np.abs(middle) @ sizes)
+    return np.flatnonzero((most >= np.array([0.0, 0.0, 0.0, 0.0, near])).all(1))
+
+
 @kernel(parallel=True, fast=True)
-def project(blocks, rotation, eye, lens, limits, tile, threads, records, boxes, counts):
-    """Project every block; the visible splats of block ``b`` go to the front of its records.
+def project(
+    blocks,
+    visible,
+    rows,
+    first,
+    rotation,
+    eye,
+    lens,
+    limits,
+    tile,
+    fading,
+    threads,
+    records,
+    boxes,
+    counts,
+):
+    """Project blocks; what shows of ``blocks[visible[b]]`` goes to the front of its records.
 
     Args:
         blocks: (b, COLUMNS * N), see COLUMNS.
+        visible: (v,) blocks to project.
+        rows: (b * N,) row of each splat, less ``first``.
+        first: See rows.
         rotation: (3, 3) cam_from_world.
         eye: (3,) camera centre, metres.
         lens: (fx, fy, cx, cy, width, height, guard_x, guard_y), pixels; the guards are slopes.
         limits: (near in metres, eps2d in square pixels, log2 of the alpha cut).
         tile: Edge of a tile, pixels.
+        fading: Whether splats fade by what eps2d adds to their area.
         threads: Shares of the work.
-        records: (b * N,) RECORD, written.
-        boxes: (b * N,) BOX, written.
-        counts: (b,) visible splats per block, written.
+        records: (v * N,) RECORD, written.
+        boxes: (v * N,) BOX, written.
+        counts: (v,) splats that show, written.
     """
     for share in prange(threads):
-        seen = np.empty(8 * N, np.float32)
-        for b in range(share, blocks.shape[0], threads):
-            _look(blocks[b], rotation, eye, lens, limits, seen)
-            counts[b] = _keep(blocks[b], seen, lens, limits, tile, b * N, records, boxes)
+        seen = np.empty(9 * N, np.float32)
+        for b in range(share, visible.size, threads):
+            block, start = visible[b], b * N
+            _look(blocks[block], rotation, eye, lens, limits, seen)
+            _reach(blocks[block], limits[2], fading, seen)
+            counts[b] = _keep(
+                blocks[block],
+                rows[block * N : block * N + N],
+                first,
+                seen,
+                lens,
+                limits,
+                tile,
+                start,
+                records,
+                boxes,
+            )
 
 
 @kernel(fast=True)
 def _look(block, rotation, eye, lens, limits, seen):
-    """Centre, ellipse and reach of each splat of a block: straight code, for vector units."""
+    """Centre, ellipse and variances of each splat of a block: straight code, for vector units."""
     r00, r01, r02 = rotation[0, 0], rotation[0, 1], rotation[0, 2]
     r10, r11, r12 = rotation[1, 0], rotation[1, 1], rotation[1, 2]
     r20, r21, r22 = rotation[2, 0], rotation[2, 1], rotation[2, 2]
     ex, ey, ez = eye[0], eye[1], eye[2]
     fx, fy, cx, cy, width, height, guard_x, guard_y = lens
-    near, eps2d, log_cut = limits
+    near, eps2d = limits[0], limits[1]
     low_x, high_x = -cx / fx - guard_x, (width - cx) / fx + guard_x
     low_y, high_y = -cy / fy - guard_y, (height - cy) / fy + guard_y
     for i in range(N):
@@ -101,18 +175,36 @@ def _look(block, rotation, eye, lens, limits, seen):
         cov = p0 * q0 + p1 * q1 + p2 * q2
         # Lagrange's identity: the determinant as a sum of squares keeps its digits
         c0, c1, c2 = p1 * q2 - p2 * q1, p2 * q0 - p0 * q2, p0 * q1 - p1 * q0
-        det = c0 * c0 + c1 * c1 + c2 * c2 + eps2d * (var_x + var_y + eps2d)
+        sharp_det = c0 * c0 + c1 * c1 + c2 * c2
+        det = sharp_det + eps2d * (var_x + var_y + eps2d)
         var_x, var_y = var_x + eps2d, var_y + eps2d
-        span = TWO_LN2 * max(block[12 * N + i] - log_cut, f32(0.0))
         seen[i], seen[N + i], seen[2 * N + i] = fx * slope_x + cx, fy * slope_y + cy, z
         seen[3 * N + i] = HALF_LOG2E * var_y / det
         seen[4 * N + i] = cov / var_y
         seen[5 * N + i] = HALF_LOG2E / var_y
-        seen[6 * N + i], seen[7 * N + i] = math.sqrt(span * var_x), math.sqrt(span * var_y)
+        seen[6 * N + i], seen[7 * N + i], seen[8 * N + i] = var_x, var_y, sharp_det / det
 
 
 @kernel(fast=True)
-def _keep(block, seen, lens, limits, tile, start, records, boxes):
+def _reach(block, log_cut, fading, seen):
+    """Turn variances into half the box outside of which alpha is below the cut.
+
+    And the share of the area that is the splat's own into log2 of its opacity.
+    """
+    if fading:  # Yu et al. 2024, eq. 9, in the image: what the filter spreads, it thins
+        for i in range(N):
+            seen[8 * N + i] = block[12 * N + i] + f32(0.5) * math.log2(seen[8 * N + i])
+    else:
+        for i in range(N):
+            seen[8 * N + i] = block[12 * N + i]
+    for i in range(N):
+        span = TWO_LN2 * max(seen[8 * N + i] - log_cut, f32(0.0))
+        seen[6 * N + i] = math.sqrt(span * seen[6 * N + i])
+        seen[7 * N + i] = math.sqrt(span * seen[7 * N + i])
+
+
+@kernel(fast=True)
+def _keep(block, rows, first, seen, lens, limits, tile, start, records, boxes):
     """Write the splats that touch the image to ``records[start:]``, in order; return how many."""
     width, height = lens[4], lens[5]
     scale = f32(1.0) / f32(tile)
@@ -123,12 +215,12 @@ def _keep(block, seen, lens, limits, tile, start, records, boxes):
         inside = (x + reach_x > f32(0.0)) & (x - reach_x < width)
         inside &= (y + reach_y > f32(0.0)) & (y - reach_y < height)
         # every test is false for NaN
-        if not (inside & (z > limits[0]) & (z < f32(np.inf)) & (block[12 * N + i] >= limits[2])):
+        if not (inside & (z > limits[0]) & (z < f32(np.inf)) & (seen[8 * N + i] >= limits[2])):
             continue
         out = records[start + kept]
         out.x, out.y, out.depth = x, y, z
         out.sharp, out.shear, out.fade = seen[3 * N + i], seen[4 * N + i], seen[5 * N + i]
-        out.log_opacity = block[12 * N + i]
+        out.log_opacity = seen[8 * N + i]
         out.red, out.green, out.blue = block[13 * N + i], block[14 * N + i], block[15 * N + i]
         out.reach_x, out.reach_y = reach_x, reach_y
         box = boxes[start + kept]
@@ -136,6 +228,6 @@ def _keep(block, seen, lens, limits, tile, start, records, boxes):
         box.y0 = np.int32(max(y - reach_y, f32(0.0)) * scale)
         box.x1 = np.int32(min(x + reach_x, width - f32(1.0)) * scale) + 1
         box.y1 = np.int32(min(y + reach_y, height - f32(1.0)) * scale) + 1
-        out.row = start + i
+        out.row = rows[i] + first
         kept += 1
     return kept

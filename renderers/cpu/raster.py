@@ -1,7 +1,8 @@
 """Tile lists to pixels: front-to-back blending (Kerbl et al. 2023, eq. 3).
 
-The pixels of a tile live in one small array. A row of a tile is cut into strips of as many pixels
-as one vector register holds; a splat touches only the rows and strips that its box meets.
+The pixels of a tile live in one small array, row by row and in a row channel by channel, so that
+eight neighbours are one vector. A splat touches only the rows and halves of rows that its box
+meets. raster_back.py goes the same way again for gradients.
 """
 
 from __future__ import annotations
@@ -10,128 +11,176 @@ import numpy as np
 from numba import prange
 
 from renderers.kernels import kernel
+from renderers.simd import (
+    absolute,
+    any_lane,
+    both,
+    count_up,
+    exp2,
+    fma,
+    load,
+    select,
+    smaller,
+    spread,
+    store,
+)
 
 f32 = np.float32
-i32 = np.int32  # loop counters of vector loops: AVX2 turns 32-bit integers into floats, not 64-bit
 u64 = np.uint64  # an index that cannot be negative needs no check
 TILE = 16
 """Edge of a tile, in pixels."""
-STRIP = 8
-"""Pixels in a strip: the floats of one AVX register."""
-CHECK_EVERY = 16
-"""Splats between two looks at which rows of a tile are finished."""
-CHANNELS = 5
-"""Per pixel: transmittance (negative once finished), red, green, blue, depth."""
+LANES = 8
+"""Pixels per vector."""
+BATCH = 32
+"""Splats fetched at once, and drawn between two looks at which rows are finished."""
+CHANNELS = 6
+"""Per pixel: transmittance (negative once finished), red, green, blue, depth, and which member of
+the tile's list was the last to add to it (for gradients)."""
 ROW = CHANNELS * TILE
-"""Floats per row of a tile, channel by channel."""
-
-# exp2(8 s) = p(s)^8, where p is the polynomial of degree 5 that fits exp2 on [-1, 0] best (Remez
-# exchange, relative error 7.5e-8). The powers of 8 turn p(s) into a polynomial of 8 s.
-P0 = f32(0.9999999250635262)
-P1 = f32(0.6931422525933734 / 8**1)
-P2 = f32(0.2401721892495853 / 8**2)
-P3 = f32(0.05527972258362717 / 8**3)
-P4 = f32(0.009188611733260795 / 8**4)
-P5 = f32(0.0009387883376086673 / 8**5)
+"""Floats per row of a tile."""
+FRONT_ROW = 4 * TILE
+"""Likewise for details: transmittance, median depth, greatest weight, its place in the list."""
 
 
 @kernel(parallel=True, fast=True)
-def rasterise(records, starts, members, tiles_x, threads, limits, background, rgb, alpha, depth):
+def rasterise(
+    records, batches, starts, members, tiles_x, limits, background, rgb, alpha, depth, traces
+):
     """Draw every tile.
 
     Args:
         records: project.RECORD each.
-        starts: (t + 1,) as bin.tile_lists returns.
+        batches: (threads, BATCH) of the same, overwritten.
+        starts: (t + 1,) as bin.TileLists has them.
         members: (k,) likewise.
         tiles_x: Tiles per row of the image.
-        threads: Shares of the work.
         limits: (log2 of the alpha cut, alpha max, transmittance stop, least alpha with a depth).
         background: (3,) sRGB.
         rgb: (h, w, 3), written.
         alpha: (h, w), written.
         depth: (h, w), written, metres.
+        traces: (2, h, w), written, or None: transmittance, and the place in its tile's list of the
+            last splat that added to it, -1 where there is none.
     """
     height, width = alpha.shape
+    threads = batches.shape[0]
     for share in prange(threads):
         pixels = np.empty(TILE * ROW, np.float32)
         active = np.empty(TILE, np.bool_)
         for tile in range(share, starts.size - 1, threads):
             top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
+            _clear(pixels, ROW, active, height - top, width - left)
             splats = members[starts[tile] : starts[tile + 1]]
-            _clear(pixels, active, height - top, width - left)
-            _blend_tile(records, splats, top, left, limits, pixels, active)
+            _blend_tile(records, splats, top, left, limits, pixels, active, batches[share], traces)
             _store(pixels, top, left, limits, background, rgb, alpha, depth)
+            if traces is not None:
+                _store_traces(pixels, top, left, traces)
 
 
 @kernel(fast=True)
-def _clear(pixels, active, rows, columns):
-    """An empty tile. What lies outside the image counts as finished."""
+def _clear(pixels, stride, active, rows, columns):
+    """An empty tile, of ``stride`` floats per row. What lies outside the image is finished."""
     pixels[:] = f32(0.0)
     for row in range(TILE):
         active[row] = row < rows
         for column in range(TILE):
             inside = row < rows and column < columns
-            pixels[u64(row * ROW + column)] = f32(1.0) if inside else f32(-1.0)
+            pixels[u64(row * stride + column)] = f32(1.0) if inside else f32(-1.0)
 
 
 @kernel(fast=True)
-def _blend_tile(records, splats, top, left, limits, pixels, active):
+def _blend_tile(records, splats, top, left, limits, pixels, active, batch, traces):
     """Blend the splats of one tile, nearest first, until every pixel is finished."""
-    first_x, first_y = f32(left) + f32(0.5), f32(top) + f32(0.5)
-    for k in range(splats.size):
-        if k % CHECK_EVERY == CHECK_EVERY - 1 and not _any_active(pixels, active):
+    for start in range(0, splats.size, BATCH):
+        if start and not _any_active(pixels, ROW, active):
             break
-        splat = records[splats[k]]
-        x, y = splat.x - first_x, splat.y - first_y  # from the tile's first pixel
-        low = i32(max(np.ceil(y - splat.reach_y), f32(0.0)))
-        high = i32(min(np.floor(y + splat.reach_y), f32(TILE - 1)))
-        begin = i32(0) if x - splat.reach_x <= f32(STRIP - 1) else i32(STRIP)
-        end = i32(TILE) if x + splat.reach_x >= f32(STRIP) else i32(STRIP)
-        log_opacity, fade, shear, sharp = splat.log_opacity, splat.fade, splat.shear, splat.sharp
-        paint = (splat.red, splat.green, splat.blue, splat.depth)
-        for row in range(low, high + 1):
-            if active[row]:
-                v = f32(row) - y
-                peak, center = log_opacity - fade * v * v, x + shear * v
-                _blend_row(peak, center, sharp, paint, begin, end, limits, pixels, u64(row * ROW))
+        count = min(BATCH, splats.size - start)
+        for k in range(count):  # together, so that the processor waits for memory only once
+            batch[k] = records[splats[start + k]]
+        for k in range(count):
+            if traces is None:
+                _blend_splat(batch[k], None, top, left, limits, pixels, active)
+            else:
+                _blend_splat(batch[k], f32(start + k), top, left, limits, pixels, active)
 
 
 @kernel(fast=True)
-def _blend_row(peak, center, sharp, paint, begin, end, limits, pixels, start):
-    """Blend one splat into columns ``begin`` to ``end`` of a row: straight code for vectors."""
+def _blend_splat(splat, place, top, left, limits, pixels, active):
+    """Blend one splat into the rows and halves of rows that its box meets."""
+    x, y, low, high, begin, end = _span(splat, top, left)
+    log_opacity, fade, shear, sharp = splat.log_opacity, splat.fade, splat.shear, splat.sharp
+    paint = spread(splat.red), spread(splat.green), spread(splat.blue), spread(splat.depth)
+    across = count_up() - (x - f32(begin))
+    both_halves = end - begin > LANES
+    for row in range(low, high + 1):
+        if active[row]:
+            v = f32(row) - y
+            u = across - shear * v
+            peak = log_opacity - fade * v * v
+            i = u64(row * ROW + begin)
+            _blend(peak - sharp * u * u, paint, place, limits, pixels, i)
+            if both_halves:
+                u = u + f32(LANES)
+                _blend(peak - sharp * u * u, paint, place, limits, pixels, i + u64(LANES))
+
+
+@kernel(fast=True)
+def _span(splat, top, left):
+    """Centre from the tile's first pixel; first and last row; first column and end."""
+    x, y = splat.x - (f32(left) + f32(0.5)), splat.y - (f32(top) + f32(0.5))
+    low = np.int64(max(np.ceil(y - splat.reach_y), f32(0.0)))
+    high = np.int64(min(np.floor(y + splat.reach_y), f32(TILE - 1)))
+    begin = 0 if x - splat.reach_x <= f32(LANES - 1) else LANES
+    end = TILE if x + splat.reach_x >= f32(LANES) else LANES
+    return x, y, low, high, begin, end
+
+
+@kernel(fast=True)
+def _blend(log_alpha, paint, place, limits, pixels, i):
+    """Blend one splat into eight pixels: transmittances at ``i``, the channels TILE apart."""
     log_cut, alpha_max, stop = limits[0], limits[1], limits[2]
     red, green, blue, depth = paint
-    for column in range(begin, end):
-        i = start + u64(column)
-        u = f32(column) - center
-        t = peak - sharp * u * u  # log2 alpha
-        tt = t * t
-        p = (P0 + P1 * t) + tt * ((P2 + P3 * t) + tt * (P4 + P5 * t))
-        p *= p
-        p *= p
-        p *= p
-        opacity = min(p, alpha_max) if t >= log_cut else f32(0.0)
-        before = pixels[i]
-        weight = before * opacity
-        after = before - weight
-        going_on = after > stop  # false for good once the sign has turned
-        weight = weight if going_on else f32(0.0)
-        pixels[i] = after if going_on else -abs(before)
-        pixels[i + u64(TILE)] += weight * red
-        pixels[i + u64(2 * TILE)] += weight * green
-        pixels[i + u64(3 * TILE)] += weight * blue
-        pixels[i + u64(4 * TILE)] += weight * depth
+    before = load(pixels, i)
+    weight = before * smaller(exp2(log_alpha), alpha_max)
+    weight = select(log_alpha >= log_cut, weight, f32(0.0))
+    after = before - weight
+    going_on = after > stop  # false for good once the sign has turned
+    weight = select(going_on, weight, f32(0.0))
+    store(pixels, i, select(going_on, after, f32(0.0) - absolute(before)))
+    i += u64(TILE)
+    store(pixels, i, fma(weight, red, load(pixels, i)))
+    i += u64(TILE)
+    store(pixels, i, fma(weight, green, load(pixels, i)))
+    i += u64(TILE)
+    store(pixels, i, fma(weight, blue, load(pixels, i)))
+    i += u64(TILE)
+    store(pixels, i, fma(weight, depth, load(pixels, i)))
+    if place is not None:
+        i += u64(TILE)
+        store(pixels, i, select(weight > f32(0.0), place, load(pixels, i)))
 
 
 @kernel(fast=True)
-def _any_active(pixels, active):
+def _store_traces(pixels, top, left, traces):
+    """Copy what :func:`_store` leaves behind. A pixel to which nothing was added is clear."""
+    rows, columns = min(TILE, traces.shape[1] - top), min(TILE, traces.shape[2] - left)
+    for row in range(rows):
+        for column in range(columns):
+            clear = abs(pixels[row * ROW + column])
+            last = pixels[row * ROW + 5 * TILE + column]
+            traces[0, top + row, left + column] = clear
+            traces[1, top + row, left + column] = last if clear < f32(1.0) else f32(-1.0)
+
+
+@kernel(fast=True)
+def _any_active(pixels, stride, active):
     """Update which rows still have an unfinished pixel; return whether any has."""
     remaining = False
     for row in range(TILE):
         if active[row]:
-            going_on = False
-            for column in range(TILE):
-                going_on |= pixels[u64(row * ROW + column)] > f32(0.0)
+            i = u64(row * stride)
+            going_on = any_lane(load(pixels, i) > f32(0.0))
+            going_on |= any_lane(load(pixels, i + u64(LANES)) > f32(0.0))
             active[row] = going_on
             remaining |= going_on
     return remaining
@@ -155,3 +204,79 @@ def _store(pixels, top, left, limits, background, rgb, alpha, depth):
             rgb[y, x, 0] = line[i + u64(TILE)] + clear * red
             rgb[y, x, 1] = line[i + u64(2 * TILE)] + clear * green
             rgb[y, x, 2] = line[i + u64(3 * TILE)] + clear * blue
+
+
+@kernel(parallel=True, fast=True)
+def find_front(records, starts, members, tiles_x, threads, limits, half, median, ids, weights):
+    """Go through the tiles as :func:`rasterise` does, for :class:`renderers.base.Details`.
+
+    Args:
+        records: project.RECORD each.
+        starts: (t + 1,) as bin.TileLists has them.
+        members: (k,) likewise.
+        tiles_x: Tiles per row of the image.
+        threads: Shares of the work.
+        limits: As for :func:`rasterise`.
+        half: Transmittance that the median splat is the first to reach.
+        median: (h, w), written, metres.
+        ids: (h, w) int64, written.
+        weights: (h, w), written.
+    """
+    height, width = median.shape
+    for share in prange(threads):
+        pixels = np.empty(TILE * FRONT_ROW, np.float32)
+        active = np.empty(TILE, np.bool_)
+        for tile in range(share, starts.size - 1, threads):
+            top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
+            _clear(pixels, FRONT_ROW, active, height - top, width - left)
+            splats = members[starts[tile] : starts[tile + 1]]
+            for k in range(splats.size):
+                if k % BATCH == 0 and not _any_active(pixels, FRONT_ROW, active):
+                    break
+                _see_splat(records[splats[k]], f32(k), top, left, limits, half, pixels, active)
+            _store_front(records, splats, pixels, top, left, half, median, ids, weights)
+
+
+@kernel(fast=True)
+def _see_splat(splat, place, top, left, limits, half, pixels, active):
+    """Note where one splat turns out to be the median or the heaviest so far."""
+    log_cut, alpha_max, stop = limits[0], limits[1], limits[2]
+    x, y, low, high, begin, end = _span(splat, top, left)
+    for row in range(low, high + 1):
+        v = f32(row) - y
+        peak = splat.log_opacity - splat.fade * v * v
+        for column in range(begin if active[row] else end, end, LANES):
+            i = u64(row * FRONT_ROW + column)
+            u = count_up() - (x - f32(column)) - splat.shear * v
+            log_alpha = peak - splat.sharp * u * u
+            before = load(pixels, i)
+            weight = before * smaller(exp2(log_alpha), alpha_max)
+            weight = select(log_alpha >= log_cut, weight, f32(0.0))
+            after = before - weight
+            going_on = after > stop
+            store(pixels, i, select(going_on, after, f32(0.0) - absolute(before)))
+            i += u64(TILE)
+            crossing = both(both(before > half, after <= half), going_on)
+            store(pixels, i, select(crossing, splat.depth, load(pixels, i)))
+            i += u64(TILE)
+            best = load(pixels, i)
+            heavier = both(weight > best, going_on)
+            store(pixels, i, select(heavier, weight, best))
+            i += u64(TILE)
+            store(pixels, i, select(heavier, place, load(pixels, i)))
+
+
+@kernel(fast=True)
+def _store_front(records, splats, pixels, top, left, half, median, ids, weights):
+    """Copy a tile to the maps."""
+    rows, columns = min(TILE, ids.shape[0] - top), min(TILE, ids.shape[1] - left)
+    for row in range(rows):
+        line = pixels[row * FRONT_ROW : (row + 1) * FRONT_ROW]
+        for column in range(columns):
+            y, x = top + row, left + column
+            crossed = abs(line[column]) <= half
+            median[y, x] = line[TILE + column] if crossed else f32(np.nan)
+            weights[y, x] = line[2 * TILE + column]
+            ids[y, x] = -1
+            if weights[y, x] > f32(0.0):
+                ids[y, x] = records[splats[np.int64(line[3 * TILE + column])]].row

@@ -1,0 +1,181 @@
+"""One picture under way: what shows of a scene, nearest first, tile by tile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Int32, Int64, UInt32
+
+from renderers.base import (
+    ALPHA_CUT,
+    ALPHA_MAX,
+    DEPTH_ALPHA_MIN,
+    EPS2D,
+    FOV_GUARD,
+    MEDIAN_ALPHA,
+    NEAR,
+    TRANSMITTANCE_STOP,
+    Details,
+    Render,
+)
+from renderers.camera import Camera
+from renderers.cpu.bin import depth_keys, depth_order, settle_ties, tile_lists
+from renderers.cpu.harmonics import paint
+from renderers.cpu.pack import PackedScene
+from renderers.cpu.project import BOX, RECORD, N, project, visible_blocks
+from renderers.cpu.raster import BATCH, TILE, find_front, rasterise
+
+f32 = np.float32
+LOG_CUT = f32(math.log2(ALPHA_CUT))
+BOX_LOG_CUT = f32(math.log2(ALPHA_CUT) - 0.01)
+"""For the boxes of splats: a little lower, so that rounding loses no pixel above the cut."""
+LIMITS = (LOG_CUT, f32(ALPHA_MAX), f32(TRANSMITTANCE_STOP), f32(DEPTH_ALPHA_MIN))
+"""As raster.rasterise takes them."""
+
+
+class Scratch:
+    """Memory for records that one picture after the other may use."""
+
+    def __init__(self) -> None:
+        self._records = np.empty(0, RECORD)
+        self._boxes = np.empty(0, BOX)
+
+    def take(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Room for ``count`` records and boxes. What was taken before is lost."""
+        if len(self._records) < count:
+            self._records, self._boxes = np.empty(count, RECORD), np.empty(count, BOX)
+        return self._records[:count], self._boxes[:count]
+
+
+class Frame:
+    """The visible splats of a scene as one camera sees them. Make and use it under RENDER_LOCK."""
+
+    def __init__(
+        self,
+        scene: PackedScene,
+        camera: Camera,
+        antialiased: bool,
+        scratch: Scratch,
+        *,
+        numbered: bool = False,
+    ) -> None:
+        self.camera = camera
+        self.threads = numba.get_num_threads()
+        pose, intrinsics = camera.cam_from_world.double().cpu(), camera.px_from_cam.double().cpu()
+        self.rotation = pose[:3, :3].numpy()
+        # exact also for a slightly skewed pose
+        self.eye = -torch.linalg.solve(pose[:3, :3], pose[:3, 3]).numpy()
+        fx, fy = intrinsics[0, 0].item(), intrinsics[1, 1].item()
+        cx, cy = intrinsics[0, 2].item(), intrinsics[1, 2].item()
+        guard_x = FOV_GUARD * 0.5 * camera.width / fx
+        guard_y = FOV_GUARD * 0.5 * camera.height / fy
+        self.lens = (fx, fy, cx, cy, camera.width, camera.height, guard_x, guard_y)
+        """project.project's ``lens``."""
+        counts, boxes = self._project(scene, antialiased, scratch)
+        self.order = self._nearest_first(counts)
+        """Records, nearest first."""
+        self.tiles_x = -(-camera.width // TILE)
+        self.lists = tile_lists(
+            self.records,
+            boxes,
+            self.order,
+            self.tiles_x,
+            -(-camera.height // TILE),
+            TILE,
+            BOX_LOG_CUT,
+            self.threads,
+            numbered,
+        )
+
+    def picture(
+        self, background: Sequence[float], details: bool, traces: np.ndarray | None = None
+    ) -> Render:
+        """Draw what shows over ``background`` (sRGB). See raster.rasterise for ``traces``."""
+        red, green, blue = background
+        rgb = np.empty((self.camera.height, self.camera.width, 3), f32)
+        alpha, depth = np.empty(rgb.shape[:2], f32), np.empty(rgb.shape[:2], f32)
+        rasterise(
+            self.records,
+            np.empty((self.threads, BATCH), RECORD),
+            self.lists.starts,
+            self.lists.members,
+            self.tiles_x,
+            LIMITS,
+            np.array([red, green, blue], f32),
+            rgb,
+            alpha,
+            depth,
+            traces,
+        )
+        found = self._front() if details else None
+        rgb, alpha, depth = map(torch.from_numpy, (rgb, alpha, depth))
+        return Render(rgb, alpha, depth, found)
+
+    def _front(self) -> Details:
+        shape = (self.camera.height, self.camera.width)
+        median, weights, ids = np.empty(shape, f32), np.empty(shape, f32), np.empty(shape, np.int64)
+        find_front(
+            self.records,
+            self.lists.starts,
+            self.lists.members,
+            self.tiles_x,
+            self.threads,
+            LIMITS,
+            f32(1.0 - MEDIAN_ALPHA),
+            median,
+            ids,
+            weights,
+        )
+        return Details(*map(torch.from_numpy, (median, ids, weights)))
+
+    def _project(
+        self, scene: PackedScene, antialiased: bool, scratch: Scratch
+    ) -> tuple[Int64[np.ndarray, " v"], np.ndarray]:
+        """Fill ``records``; returns how many of each visible block show, and their boxes."""
+        rotation, eye = self.rotation.astype(f32), self.eye.astype(f32)
+        lens = tuple(f32(value) for value in self.lens)
+        shown = [
+            visible_blocks(segment.bounds, self.rotation, self.eye, self.lens, NEAR)
+            for segment in scene.segments
+        ]
+        ends = np.cumsum([0, *map(len, shown)])
+        self.records, boxes = scratch.take(int(ends[-1]) * N)
+        counts = np.zeros(ends[-1], np.int64)
+        for segment, visible, begin in zip(scene.segments, shown, ends, strict=False):
+            if not len(visible):
+                continue
+            some = slice(begin * N, (begin + len(visible)) * N)
+            own = counts[begin : begin + len(visible)]
+            project(
+                segment.blocks,
+                visible,
+                segment.rows,
+                segment.first,
+                rotation,
+                eye,
+                lens,
+                (f32(NEAR), f32(EPS2D), BOX_LOG_CUT),
+                TILE,
+                antialiased,
+                self.threads,
+                self.records[some],
+                boxes[some],
+                own,
+            )
+            if segment.sh.shape[1]:
+                paint(self.records[some], own, N, segment.sh, segment.first, rotation, lens)
+        return counts, boxes
+
+    def _nearest_first(self, counts: Int64[np.ndarray, " v"]) -> Int32[np.ndarray, " m"]:
+        """Records in the order in which they are blended; ties break by row."""
+        total = int(counts.sum())
+        keys: UInt32[np.ndarray, " m"] = np.empty(total, np.uint32)
+        slots = np.empty(total, np.int32)
+        depth_keys(self.records, counts, np.cumsum(counts) - counts, N, keys, slots)
+        keys, slots = depth_order(keys, slots, self.threads)
+        settle_ties(keys, slots, self.records, self.threads)
+        return slots

@@ -1,0 +1,245 @@
+"""Eight floats at once, for the inner loops of kernels.
+
+LLVM turns plain loops into vector code when it can prove enough about them, which it cannot in
+the loops that matter most here: they carry a dozen sums from one round to the next. ``float8`` is
+a value of numba's own kind that is always one vector. It takes part in ``+ - * /`` and in
+comparisons, also with a plain float32, which then stands for eight equal ones. Every operation
+rounds as IEEE says, so a lane gives the same bits wherever it stands; ``fma`` rounds once where
+the processor can, as all of today do.
+
+Processors with vectors of four take two of them. After a change to this file, delete the
+``__pycache__`` folders of the kernels: numba's cache does not notice it (see kernels.py).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import extending, types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.extending import overload, register_model
+from numba.np.arrayobj import make_array
+
+from renderers.kernels import kernel
+
+LANES = 8
+_INT = ir.IntType(32)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_BOOLS = ir.VectorType(ir.IntType(1), LANES)
+f32 = np.float32
+intrinsic: Any = extending.intrinsic  # what it makes is called with other arguments than it takes
+
+
+class _Float8(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="float8")
+
+
+class _Bool8(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="bool8")
+
+
+_float8, _bool8 = _Float8(), _Bool8()
+
+
+@register_model(_Float8)
+class _Float8Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _FLOATS)
+
+
+@register_model(_Bool8)
+class _Bool8Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _BOOLS)
+
+
+def _operand(kind: types.Type) -> types.Type:
+    return kind if kind == _float8 else types.float32
+
+
+def _widened(builder: Any, kind: types.Type, value: Any) -> Any:
+    """A vector as it is, a float32 in all lanes."""
+    if kind == _float8:
+        return value
+    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(_INT, 0))
+    return _shuffled(builder, one, [0] * LANES)
+
+
+def _shuffled(builder: Any, value: Any, lanes: list[int]) -> Any:
+    mask = ir.Constant(ir.VectorType(_INT, LANES), lanes)
+    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+
+
+def _operation(emit: Callable[..., Any], arity: int, result: types.Type = _float8) -> Any:
+    """An intrinsic on ``arity`` vectors or floats; ``emit`` writes its instruction."""
+
+    def signed(kinds: tuple[types.Type, ...]) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pairs = zip(signature.args, args, strict=True)
+            return emit(builder, *(_widened(builder, kind, value) for kind, value in pairs))
+
+        return result(*map(_operand, kinds)), generate
+
+    if arity == 1:
+        return intrinsic(lambda typing, a: signed((a,)))
+    if arity == 2:
+        return intrinsic(lambda typing, a, b: signed((a, b)))
+    return intrinsic(lambda typing, a, b, c: signed((a, b, c)))
+
+
+def _llvm(name: str) -> Callable[..., Any]:
+    """Emit a call of LLVM's function of that name on vectors."""
+
+    def emit(builder: Any, *values: Any) -> Any:
+        kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(values))
+        name8 = f"llvm.{name}.v{LANES}f32"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name8), values)
+
+    return emit
+
+
+def _install(symbol: Any, function: Any) -> None:
+    @overload(symbol)
+    def chosen(a, b):
+        kinds = (a, b)
+        if _float8 in kinds and all(k == _float8 or isinstance(k, types.Float) for k in kinds):
+            return lambda a, b: function(a, b)
+        return None
+
+
+for _names, _emit in (
+    (("add", "iadd"), lambda builder, a, b: builder.fadd(a, b)),
+    (("sub", "isub"), lambda builder, a, b: builder.fsub(a, b)),
+    (("mul", "imul"), lambda builder, a, b: builder.fmul(a, b)),
+    (("truediv", "itruediv"), lambda builder, a, b: builder.fdiv(a, b)),
+):
+    for _name in _names:
+        _install(getattr(operator, _name), _operation(_emit, 2))
+for _name, _symbol in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
+    _install(
+        getattr(operator, _name),
+        _operation(lambda builder, a, b, s=_symbol: builder.fcmp_ordered(s, a, b), 2, _bool8),
+    )
+
+fma = _operation(_llvm("fmuladd"), 3)
+"""a * b + c."""
+absolute = _operation(_llvm("fabs"), 1)
+root = _operation(_llvm("sqrt"), 1)
+smaller = _operation(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y), 2)
+"""Per lane; the second where either is NaN."""
+larger = _operation(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y), 2)
+"""Per lane; the second where either is NaN."""
+spread = _operation(lambda builder, a: a, 1)
+"""A float32 in all lanes."""
+
+
+@intrinsic
+def count_up(typing):
+    """0, 1, ... 7."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(_FLOATS, [float(lane) for lane in range(LANES)])
+
+    return _float8(), generate
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    data = make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
+
+
+@intrinsic
+def load(typing, array, index):
+    """Eight neighbours of a contiguous float32 array. Bounds are not checked."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature.args[0], *args), align=4)
+
+    return _float8(array, index), generate
+
+
+@intrinsic
+def store(typing, array, index, value):
+    """The reverse of :func:`load`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _pointer(context, builder, signature.args[0], args[0], args[1])
+        builder.store(args[2], place, align=4)
+        return context.get_dummy_value()
+
+    return types.none(array, index, value), generate
+
+
+@intrinsic
+def select(typing, mask, a, b):
+    """``a`` in the lanes where ``mask`` holds, ``b`` elsewhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        return builder.select(
+            args[0], _widened(builder, kinds[1], args[1]), _widened(builder, kinds[2], args[2])
+        )
+
+    return _float8(mask, _operand(a), _operand(b)), generate
+
+
+@intrinsic
+def both(typing, a, b):
+    """Lanes where two masks hold."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.and_(*args)
+
+    return _bool8(a, b), generate
+
+
+@intrinsic
+def any_lane(typing, mask):
+    """Whether the mask holds anywhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(LANES), 0))
+
+    return types.boolean(mask), generate
+
+
+@intrinsic
+def total(typing, a):
+    """Sum of all lanes, by halves: always in the same order."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = args[0]
+        for half in (4, 2, 1):
+            turned = _shuffled(builder, value, [(lane + half) % LANES for lane in range(LANES)])
+            value = builder.fadd(value, turned)
+        return builder.extract_element(value, ir.Constant(_INT, 0))
+
+    return types.float32(a), generate
+
+
+# 2^(8 s) = p(s)^8, where p is the polynomial of degree 5 that fits 2^s on [-1, 0] best (Remez
+# exchange, relative error 7.5e-8). The powers of 8 turn p(s) into a polynomial of 8 s.
+_P0 = f32(0.9999999250635262)
+_P1 = f32(0.6931422525933734 / 8**1)
+_P2 = f32(0.2401721892495853 / 8**2)
+_P3 = f32(0.05527972258362717 / 8**3)
+_P4 = f32(0.009188611733260795 / 8**4)
+_P5 = f32(0.0009387883376086673 / 8**5)
+
+
+@kernel(fast=True)
+def exp2(t):
+    """2^t for t in [-8, 0], to 6e-7; beyond, some finite or infinite number."""
+    tt = t * t
+    p = fma(tt, fma(tt, fma(t, _P5, _P4), fma(t, _P3, _P2)), fma(t, _P1, _P0))
+    p = p * p
+    p = p * p
+    return p * p
