@@ -34,10 +34,11 @@ class TileLists:
     """Where each tile's members begin, and the end of the last."""
     members: Int32[np.ndarray, " k"]
     """Records."""
-    firsts: Int64[np.ndarray, " m1"]
-    """``firsts[i]:firsts[i + 1]`` number the members of record ``order[i]``, tile by tile."""
+    firsts: Int64[np.ndarray, " r1"]
+    """``firsts[r]:firsts[r + 1]`` number the members of record ``r``, tile by tile. As homes."""
     homes: Int64[np.ndarray, " h"]
-    """That number of each member. Empty unless asked for."""
+    """That number of each member: neighbours of a record have neighbouring numbers. Empty unless
+    asked for."""
 
 
 def depth_order(
@@ -74,19 +75,18 @@ def tile_lists(
         tile: Edge of a tile, in pixels.
         log_cut: log2 of the alpha below which a splat adds nothing.
         threads: Runs to cut the work into.
-        homes: Also number the members splat by splat, for gradients.
+        homes: Also number the members record by record, for gradients.
     """
     places = np.zeros((threads, tiles_x * tiles_y), np.int64)
     sorted_boxes, hits = np.empty(order.size, boxes.dtype), np.empty(order.size, np.uint64)
-    firsts = np.zeros(order.size + 1, np.int64)
+    firsts = np.zeros(len(records) + 1 if homes else 1, np.int64)
     _find_tiles(
         records, boxes, order, tiles_x, tile, log_cut, places, sorted_boxes, hits, firsts[1:]
     )
     starts = np.empty(tiles_x * tiles_y + 1, np.int64)
     _counts_to_places(places, starts)
     members = np.empty(starts[-1], np.int32)
-    if homes:
-        np.cumsum(firsts, out=firsts)
+    np.cumsum(firsts, out=firsts)
     numbers = np.empty(starts[-1] if homes else 0, np.int64)
     _fill_tiles(
         records, sorted_boxes, order, tiles_x, tile, log_cut, places, hits, members, firsts, numbers
@@ -95,21 +95,25 @@ def tile_lists(
 
 
 @kernel(parallel=True, fast=True)
-def depth_keys(records, counts, starts, size, keys, slots):
-    """Compact the visible records of all blocks: their depth as a sortable key, and their place.
+def find_shown(counts, starts, size, shown):
+    """List the visible records of all blocks.
 
     Args:
-        records: (b * size,) project.RECORD; the first ``counts[b]`` of each block are visible.
-        counts: (b,) visible records.
+        counts: (b,) the first this many records of each block are visible.
         starts: (b,) where each block's go.
         size: Records per block.
-        keys: (m,) written: the bits of a positive float rise with it.
-        slots: (m,) written.
+        shown: (m,) written.
     """
     for b in prange(counts.size):
         for i in range(counts[b]):
-            keys[starts[b] + i] = f32(records[b * size + i].depth).view(np.uint32)
-            slots[starts[b] + i] = b * size + i
+            shown[starts[b] + i] = b * size + i
+
+
+@kernel(parallel=True, fast=True)
+def depth_keys(records, slots, keys):
+    """Write the depths of records as sortable keys: the bits of a positive float rise with it."""
+    for i in prange(slots.size):
+        keys[i] = f32(records[slots[i]].depth).view(np.uint32)
 
 
 @kernel(parallel=True, fast=True)
@@ -174,7 +178,10 @@ def settle_ties(keys, slots, records, threads):
 
 @kernel(parallel=True, fast=True)
 def _find_tiles(records, boxes, order, tiles_x, tile, log_cut, places, sorted_boxes, hits, counts):
-    """Count the tiles of each splat in ``places`` and ``counts``; remember them in ``hits``."""
+    """Count the tiles of each splat in ``places`` and ``counts``; remember them in ``hits``.
+
+    ``counts`` is of all records, or empty.
+    """
     runs = places.shape[0]
     run = (order.size + runs - 1) // runs
     for t in prange(runs):
@@ -197,7 +204,9 @@ def _find_tiles(records, boxes, order, tiles_x, tile, log_cut, places, sorted_bo
                 for column in range(first, last):
                     place[u64(row * tiles_x + column)] += 1
                     mask |= u64(1) << u64((bit + column) & (MASK_BITS - 1))
-            hits[i], counts[i] = mask, count
+            hits[i] = mask
+            if counts.size:
+                counts[order[i]] = count
 
 
 @kernel(parallel=True, fast=True)
@@ -211,7 +220,8 @@ def _fill_tiles(
     for t in prange(runs):
         place = places[t]
         for i in range(t * run, min(order.size, (t + 1) * run)):
-            box, mask, home = boxes[i], hits[i], firsts[i]
+            box, mask = boxes[i], hits[i]
+            home = firsts[order[i]] if numbered else 0
             x0, x1 = np.int64(box.x0), np.int64(box.x1)
             large = (x1 - x0) * (np.int64(box.y1) - np.int64(box.y0)) > MASK_BITS
             for row in range(np.int64(box.y0), np.int64(box.y1)):

@@ -104,12 +104,12 @@ class _Picture(torch.autograd.Function):
             out = [grad.numpy() for grad in grads]
             if sh.shape[1]:
                 own = (sh.detach().numpy(), plain[4], sums, grad_sh.numpy(), out[0])
-                paint_back(frame.records, frame.order, plain[0], frame.eye, *own)
+                paint_back(frame.records, frame.shown, plain[0], frame.eye, *own)
                 grad_center = -grads[0].double().sum(0)
-            grad_pose = np.empty((-(-len(frame.order) // GROUP), POSE))
+            grad_pose = np.empty((-(-len(frame.shown) // GROUP), POSE))
             project_back(
                 frame.records,
-                frame.order,
+                frame.shown,
                 sums,
                 *plain[:4],
                 pose.detach()[:3].numpy().astype(f32),
@@ -136,7 +136,7 @@ def _pulls(
 
 
 def _sums(frame: Frame, traces: np.ndarray, pulls: np.ndarray) -> np.ndarray:
-    """(m, SUMS) gradients of the frame's records, in its order."""
+    """(r, SUMS) gradients of the frame's records."""
     lists = frame.lists
     by_tile = np.empty((len(lists.members), SUMS), f32)
     rasterise_back(
@@ -151,7 +151,7 @@ def _sums(frame: Frame, traces: np.ndarray, pulls: np.ndarray) -> np.ndarray:
         pulls,
         by_tile,
     )
-    sums = np.empty((len(frame.order), SUMS), f32)
+    sums = np.empty((len(frame.records), SUMS), f32)
     gather(lists.firsts, by_tile, sums)
     return sums
 

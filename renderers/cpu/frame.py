@@ -23,7 +23,7 @@ from renderers.base import (
     Render,
 )
 from renderers.camera import Camera
-from renderers.cpu.bin import depth_keys, depth_order, settle_ties, tile_lists
+from renderers.cpu.bin import depth_keys, depth_order, find_shown, settle_ties, tile_lists
 from renderers.cpu.harmonics import paint
 from renderers.cpu.pack import PackedScene
 from renderers.cpu.project import BOX, RECORD, N, project, visible_blocks
@@ -76,8 +76,10 @@ class Frame:
         self.lens = (fx, fy, cx, cy, camera.width, camera.height, guard_x, guard_y)
         """project.project's ``lens``."""
         counts, boxes = self._project(scene, antialiased, scratch)
-        self.order = self._nearest_first(counts)
-        """Records, nearest first."""
+        self.shown = self._shown(counts)
+        """Records that show, rising."""
+        self.order = self._nearest_first()
+        """The same, nearest first; ties break by row."""
         self.tiles_x = -(-camera.width // TILE)
         self.lists = tile_lists(
             self.records,
@@ -170,12 +172,14 @@ class Frame:
                 paint(self.records[some], own, N, segment.sh, segment.first, rotation, lens)
         return counts, boxes
 
-    def _nearest_first(self, counts: Int64[np.ndarray, " v"]) -> Int32[np.ndarray, " m"]:
-        """Records in the order in which they are blended; ties break by row."""
-        total = int(counts.sum())
-        keys: UInt32[np.ndarray, " m"] = np.empty(total, np.uint32)
-        slots = np.empty(total, np.int32)
-        depth_keys(self.records, counts, np.cumsum(counts) - counts, N, keys, slots)
-        keys, slots = depth_order(keys, slots, self.threads)
+    def _shown(self, counts: Int64[np.ndarray, " v"]) -> Int32[np.ndarray, " m"]:
+        shown = np.empty(counts.sum(), np.int32)
+        find_shown(counts, np.cumsum(counts) - counts, N, shown)
+        return shown
+
+    def _nearest_first(self) -> Int32[np.ndarray, " m"]:
+        keys: UInt32[np.ndarray, " m"] = np.empty(len(self.shown), np.uint32)
+        depth_keys(self.records, self.shown, keys)
+        keys, slots = depth_order(keys, self.shown.copy(), self.threads)
         settle_ties(keys, slots, self.records, self.threads)
         return slots

@@ -56,23 +56,24 @@ def paint(records, counts, size, sh, first, rotation, lens):
 
 
 @kernel(parallel=True)
-def paint_back(records, order, means, eye, sh, colors, sums, grad_sh, grad_means):
+def paint_back(records, shown, means, eye, sh, colors, sums, grad_sh, grad_means):
     """Carry gradients of seen colours back to coefficients and directions.
 
     Args:
         records: project.RECORD each.
-        order: (m,) records that gradients are for.
+        shown: (m,) records that gradients are for.
         means: (n, 3) centres, metres; likewise ``sh`` (n, k, 3) and ``colors`` (n, 3).
         eye: (3,) camera centre, metres.
         sh: See means.
         colors: See means.
-        sums: (m, 10) as project_back.gather writes them; colours that stand at 0 lose theirs.
+        sums: (r, 10) as project_back.gather writes them; colours that stand at 0 lose theirs.
         grad_sh: (n, k, 3), written.
         grad_means: (n, 3), written: the camera's centre has the opposite in total.
     """
     k = sh.shape[1]
-    for i in prange(order.size):
-        row = records[order[i]].row
+    for slot in prange(shown.size):
+        i = shown[slot]
+        row = records[i].row
         basis, slopes = np.empty(COEFFICIENTS), np.zeros((3, COEFFICIENTS))
         x, y, z = means[row, 0] - eye[0], means[row, 1] - eye[1], means[row, 2] - eye[2]
         length = math.sqrt(x * x + y * y + z * z)

@@ -26,6 +26,8 @@ from renderers.splats import Splats, parts_of
 
 SCALE_MAX = 1e9
 """In metres. A larger splat looks the same, and its variance would leave float32."""
+REACH = math.sqrt(2.0 * math.log(1.0 / ALPHA_CUT))
+"""Standard deviations beyond which even an opaque splat is below ALPHA_CUT."""
 CELLS = 1 << 10
 """Cells of a Morton code along each axis."""
 CONTRACTION = 2.0
@@ -108,12 +110,12 @@ def pack(splats: Splats, order: Int64[Tensor, " n"] | None = None) -> Segment:
         plain["means"],
         plain["quats"],
         plain["scales"],
-        plain["opacities"],
+        torch.log2(torch.from_numpy(plain["opacities"])).numpy(),
         plain["colors"],
         sh,
         rows,
         N,
-        (ALPHA_CUT, SCALE_MAX, math.log(ALPHA_CUT)),
+        (math.log2(ALPHA_CUT), SCALE_MAX, REACH),
         blocks,
         bounds,
     )
@@ -162,69 +164,74 @@ def _morton_codes(points, middle, spread, cells, codes):
 
 
 @kernel(parallel=True)
-def _fill_blocks(means, quats, scales, opacities, colors, sh, rows, size, limits, blocks, bounds):
+def _fill_blocks(
+    means, quats, scales, log_opacities, colors, sh, rows, size, limits, blocks, bounds
+):
     """Write blocks, (b, 16 * size), and bounds, (b, 7); see project.COLUMNS and Segment."""
     n = means.shape[0]
-    alpha_cut, scale_max, log_cut = limits
+    log_cut, scale_max, reach = limits
     for b in prange(blocks.shape[0]):
         block, box = blocks[b], bounds[b]
-        low, high, reach = np.full(3, np.inf), np.full(3, -np.inf), 0.0
+        low_x, low_y, low_z = np.inf, np.inf, np.inf
+        high_x, high_y, high_z = -np.inf, -np.inf, -np.inf
+        largest = 0.0
         for i in range(size):
-            row, opacity = rows[b * size + i], np.float64(opacities[rows[b * size + i]])
-            for column in range(16):
-                block[column * size + i] = 0.0
-            block[12 * size + i] = -np.inf
-            seen = b * size + i < n and opacity >= alpha_cut and np.isfinite(opacity)
+            row = rows[b * size + i]
+            seen = b * size + i < n and log_cut <= log_opacities[row] < np.inf
             if not (seen and _drawable(means, quats, scales, colors, sh, row)):
+                for column in range(16):
+                    block[column * size + i] = 0.0
+                block[12 * size + i] = -np.inf
                 continue
-            _axes(quats[row], scales[row], scale_max, i, size, block)
-            block[12 * size + i] = math.log2(opacity)
-            largest = 0.0
-            for axis in range(3):
-                block[axis * size + i] = means[row, axis]
-                block[(13 + axis) * size + i] = colors[row, axis]
-                low[axis] = min(low[axis], np.float64(means[row, axis]))
-                high[axis] = max(high[axis], np.float64(means[row, axis]))
-                largest = max(largest, min(abs(np.float64(scales[row, axis])), scale_max))
-            reach = max(reach, largest * math.sqrt(2.0 * (math.log(opacity) - log_cut)))
-        for axis in range(3):
-            some = low[axis] <= high[axis]
-            box[axis] = 0.5 * (low[axis] + high[axis]) if some else 0.0
-            box[3 + axis] = 0.5 * (high[axis] - low[axis]) if some else -1e30  # nowhere
-        box[6] = reach
+            x, y, z = means[row, 0], means[row, 1], means[row, 2]
+            block[i], block[size + i], block[2 * size + i] = x, y, z
+            low_x, low_y, low_z = min(low_x, x), min(low_y, y), min(low_z, z)
+            high_x, high_y, high_z = max(high_x, x), max(high_y, y), max(high_z, z)
+            largest = max(largest, _axes(quats, scales, row, scale_max, i, size, block))
+            block[12 * size + i] = log_opacities[row]
+            for channel in range(3):
+                block[(13 + channel) * size + i] = colors[row, channel]
+        if low_x > high_x:  # nothing to see: nowhere
+            box[:3], box[3:6] = 0.0, -1e30
+        else:
+            box[0], box[3] = 0.5 * (low_x + high_x), 0.5 * (high_x - low_x)
+            box[1], box[4] = 0.5 * (low_y + high_y), 0.5 * (high_y - low_y)
+            box[2], box[5] = 0.5 * (low_z + high_z), 0.5 * (high_z - low_z)
+        box[6] = reach * largest
 
 
 @kernel()
 def _drawable(means, quats, scales, colors, sh, row):
-    """As :attr:`Splats.drawable`, without the opacity."""
-    fine, turned = True, False
+    """As :attr:`Splats.drawable`, without the opacity: a sum is finite where its terms are."""
+    total, turned = 0.0, False
     for axis in range(3):
-        fine &= np.isfinite(means[row, axis])
-        fine &= np.isfinite(scales[row, axis])
-        fine &= np.isfinite(colors[row, axis])
+        total += np.float64(means[row, axis])
+        total += np.float64(scales[row, axis])
+        total += np.float64(colors[row, axis])
         for k in range(sh.shape[1]):
-            fine &= np.isfinite(sh[row, k, axis])
+            total += np.float64(sh[row, k, axis])
     for axis in range(4):
-        fine &= np.isfinite(quats[row, axis])
+        total += np.float64(quats[row, axis])
         turned |= quats[row, axis] != 0.0
-    return fine and turned
+    return turned and np.isfinite(total)
 
 
 @kernel()
-def _axes(quat, scale, scale_max, i, size, block):
-    """Rotation matrix times scale, row by row, to columns 3 to 11 of splat ``i``."""
-    largest = max(max(abs(quat[0]), abs(quat[1])), max(abs(quat[2]), abs(quat[3])))
-    w, x = np.float64(quat[0]) / largest, np.float64(quat[1]) / largest
-    y, z = np.float64(quat[2]) / largest, np.float64(quat[3]) / largest
-    two = 2.0 / (w * w + x * x + y * y + z * z)
-    for axis in range(3):
-        s = min(max(np.float64(scale[axis]), -scale_max), scale_max)
-        if axis == 0:
-            a, b, c = 1.0 - two * (y * y + z * z), two * (x * y + w * z), two * (x * z - w * y)
-        elif axis == 1:
-            a, b, c = two * (x * y - w * z), 1.0 - two * (x * x + z * z), two * (y * z + w * x)
-        else:
-            a, b, c = two * (x * z + w * y), two * (y * z - w * x), 1.0 - two * (x * x + y * y)
-        block[(3 + axis) * size + i] = a * s
-        block[(6 + axis) * size + i] = b * s
-        block[(9 + axis) * size + i] = c * s
+def _axes(quats, scales, row, scale_max, i, size, block):
+    """Rotation matrix times scale, row by row, to columns 3 to 11; returns the largest scale."""
+    w, x = np.float64(quats[row, 0]), np.float64(quats[row, 1])
+    y, z = np.float64(quats[row, 2]), np.float64(quats[row, 3])
+    two = 2.0 / (w * w + x * x + y * y + z * z)  # float32 squared stays within float64
+    a = min(max(np.float64(scales[row, 0]), -scale_max), scale_max)
+    b = min(max(np.float64(scales[row, 1]), -scale_max), scale_max)
+    c = min(max(np.float64(scales[row, 2]), -scale_max), scale_max)
+    block[3 * size + i] = a * (1.0 - two * (y * y + z * z))
+    block[4 * size + i] = b * two * (x * y - w * z)
+    block[5 * size + i] = c * two * (x * z + w * y)
+    block[6 * size + i] = a * two * (x * y + w * z)
+    block[7 * size + i] = b * (1.0 - two * (x * x + z * z))
+    block[8 * size + i] = c * two * (y * z - w * x)
+    block[9 * size + i] = a * two * (x * z - w * y)
+    block[10 * size + i] = b * two * (y * z + w * x)
+    block[11 * size + i] = c * (1.0 - two * (x * x + y * y))
+    return max(max(abs(a), abs(b)), abs(c))

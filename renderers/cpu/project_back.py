@@ -33,12 +33,12 @@ HALF_OVER_LN2 = f32(0.5 / math.log(2.0))
 
 @kernel(parallel=True, fast=True)
 def gather(firsts, by_tile, sums):
-    """Add up each splat's gradients over its tiles, in order.
+    """Add up each record's gradients over its tiles, in order.
 
     Args:
-        firsts: (m + 1,) as bin.TileLists has them.
+        firsts: (r + 1,) as bin.TileLists has them.
         by_tile: (k, SUMS) as raster_back.rasterise_back writes them.
-        sums: (m, SUMS), written.
+        sums: (r, SUMS), written.
     """
     for i in prange(sums.shape[0]):
         for j in range(SUMS):
@@ -51,7 +51,7 @@ def gather(firsts, by_tile, sums):
 @kernel(parallel=True, fast=True)
 def project_back(
     records,
-    order,
+    shown,
     sums,
     means,
     quats,
@@ -73,8 +73,8 @@ def project_back(
 
     Args:
         records: project.RECORD each.
-        order: (m,) records that gradients are for.
-        sums: (m, SUMS) gradients of the records.
+        shown: (m,) records that gradients are for.
+        sums: (r, SUMS) gradients of the records.
         means: (n, 3), metres; likewise quats (n, 4) wxyz, scales (n, 3) and opacities (n,).
         quats: See means.
         scales: See means.
@@ -84,35 +84,36 @@ def project_back(
         eps2d: Variance of the low-pass filter, square pixels.
         fading: As for project.project.
         scale_max: Scales count as no larger than this, metres.
-        grad_means: (n, 3), added to; likewise quats, scales, opacities and colours.
-        grad_quats: See grad_means.
-        grad_scales: See grad_means.
-        grad_opacities: See grad_means.
-        grad_colors: See grad_means.
-        grad_pose: (g, POSE) float64, written, one line per GROUP of ``order``.
+        grad_means: (n, 3), added to.
+        grad_quats: (n, 4), written; likewise scales, opacities and colours.
+        grad_scales: See grad_quats.
+        grad_opacities: See grad_quats.
+        grad_colors: See grad_quats.
+        grad_pose: (g, POSE) float64, written, one line per GROUP of ``shown``.
     """
     for group in prange(grad_pose.shape[0]):
         table = np.zeros(LINES * LANES, np.float32)
         grad_pose[group] = 0.0
-        start, stop = group * GROUP, min(order.size, (group + 1) * GROUP)
+        start, stop = group * GROUP, min(shown.size, (group + 1) * GROUP)
         for first in range(start, stop, LANES):
             count = min(LANES, stop - first)
             for lane in range(LANES):  # spare lanes repeat a splat without gradient
-                i = first + min(lane, count - 1)
-                _lay_out(records[order[i]], sums[i], means, quats, scales, opacities, table, lane)
+                i = shown[first + min(lane, count - 1)]
+                _lay_out(records[i], sums[i], means, quats, scales, opacities, table, lane)
                 if lane >= count:
                     for line in range(PULL, PULL + SUMS):
                         table[line * LANES + lane] = f32(0.0)
             _derive(table, pose, lens, eps2d, fading, scale_max, grad_pose[group])
             for lane in range(count):
-                row = records[order[first + lane]].row
+                i = shown[first + lane]
+                row = records[i].row
                 for axis in range(3):
                     grad_means[row, axis] += table[(MEAN + axis) * LANES + lane]
-                    grad_scales[row, axis] += table[(SCALE + axis) * LANES + lane]
-                    grad_colors[row, axis] += sums[first + lane, 6 + axis]
+                    grad_scales[row, axis] = table[(SCALE + axis) * LANES + lane]
+                    grad_colors[row, axis] = sums[i, 6 + axis]
                 for axis in range(4):
-                    grad_quats[row, axis] += table[(QUAT + axis) * LANES + lane]
-                grad_opacities[row] += table[OPACITY * LANES + lane]
+                    grad_quats[row, axis] = table[(QUAT + axis) * LANES + lane]
+                grad_opacities[row] = table[OPACITY * LANES + lane]
 
 
 @kernel(fast=True)
