@@ -323,6 +323,13 @@ def test_joined_harmonics_draw_as_packed_anew() -> None:
         assert torch.equal(pictures[0].rgb, pictures[1].rgb)
 
 
+def test_thousands_of_splats_at_one_depth_blend_by_row() -> None:
+    """A wall that faces the camera: packed along a curve, drawn in the order given."""
+    scene = cloud(3000, seed=7)
+    scene.means[:, 2] = 2.0
+    compare(scene, Camera.from_fov(60, 45, 33))
+
+
 def test_a_changed_part_is_no_longer_used() -> None:
     parts, camera = [cloud(40, 1), cloud(40, 2)], small_camera()
     world = join(parts)

@@ -21,6 +21,8 @@ EXACT_ABOVE = 4
 """Tiles of a box beyond which its empty corners are worth looking for."""
 MASK_BITS = 64
 """Tiles of a box up to which it is remembered which of them are hit."""
+FEW = 32
+"""Splats of equal depth up to which they are put in order one by one."""
 DIGIT_BITS = 11
 """Bits per pass of the radix sort: three passes for the 32 of a depth."""
 DIGITS = 1 << DIGIT_BITS
@@ -41,7 +43,23 @@ class TileLists:
     asked for."""
 
 
-def depth_order(
+def nearest_first(
+    records: np.ndarray, shown: Int32[np.ndarray, " m"], threads: int
+) -> Int32[np.ndarray, " m"]:
+    """``shown``, which rises, by the depth of the records; equal depths by row."""
+    keys = np.empty(shown.size, np.uint32)
+    _depth_keys(records, shown, keys)
+    keys, slots = sort(keys, shown.copy(), threads)
+    crowded = np.empty(threads, np.bool_)
+    _settle_ties(keys, slots, records, crowded)
+    if crowded.any():  # such as a wall that faces the camera: then by row first
+        _, slots = sort(records["row"][shown].astype(np.uint32), shown.copy(), threads)
+        _depth_keys(records, slots, keys)
+        _, slots = sort(keys, slots, threads)
+    return slots
+
+
+def sort(
     keys: UInt32[np.ndarray, " m"], slots: Int32[np.ndarray, " m"], threads: int
 ) -> tuple[UInt32[np.ndarray, " m"], Int32[np.ndarray, " m"]]:
     """Keys and slots by rising key, equal keys in the order given. Both inputs are overwritten."""
@@ -110,7 +128,7 @@ def find_shown(counts, starts, size, shown):
 
 
 @kernel(parallel=True, fast=True)
-def depth_keys(records, slots, keys):
+def _depth_keys(records, slots, keys):
     """Write the depths of records as sortable keys: the bits of a positive float rise with it."""
     for i in prange(slots.size):
         keys[i] = f32(records[slots[i]].depth).view(np.uint32)
@@ -153,27 +171,36 @@ def _counts_to_places(places, starts):
 
 
 @kernel(parallel=True, fast=True)
-def settle_ties(keys, slots, records, threads):
+def _settle_ties(keys, slots, records, crowded):
     """Put slots of equal key in the order of their rows.
 
     Args:
         keys: (m,) rising.
         slots: (m,) records, reordered within equal keys.
         records: project.RECORD each.
-        threads: Shares of the work: a tie belongs to the share that it begins in.
+        crowded: (threads,) bool, written: whether a share of the work found a tie of more than
+            FEW, and left it. A tie belongs to the share that it begins in.
     """
+    threads = crowded.size
     run = (keys.size + threads - 1) // threads
     for t in prange(threads):
+        crowded[t] = False
         for i in range(t * run, min(keys.size, (t + 1) * run)):
             if (i > 0 and keys[i] == keys[i - 1]) or i + 1 == keys.size or keys[i] != keys[i + 1]:
                 continue
             end = i + 2
             while end < keys.size and keys[end] == keys[i]:
                 end += 1
-            rows = np.empty(end - i, np.int64)
-            for j in range(i, end):
-                rows[j - i] = records[slots[j]].row
-            slots[i:end] = slots[i:end][np.argsort(rows)]
+            if end - i > FEW:
+                crowded[t] = True
+                continue
+            for j in range(i + 1, end):  # insertion
+                slot, k = slots[j], j
+                row = records[slot].row
+                while k > i and records[slots[k - 1]].row > row:
+                    slots[k] = slots[k - 1]
+                    k -= 1
+                slots[k] = slot
 
 
 @kernel(parallel=True, fast=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 import torch
-from jaxtyping import Int32, Int64, UInt32
+from jaxtyping import Int32, Int64
 
 from renderers.base import (
     ALPHA_CUT,
@@ -23,7 +23,7 @@ from renderers.base import (
     Render,
 )
 from renderers.camera import Camera
-from renderers.cpu.bin import depth_keys, depth_order, find_shown, settle_ties, tile_lists
+from renderers.cpu.bin import find_shown, nearest_first, tile_lists
 from renderers.cpu.harmonics import paint
 from renderers.cpu.pack import PackedScene
 from renderers.cpu.project import BOX, RECORD, N, project, visible_blocks
@@ -78,7 +78,7 @@ class Frame:
         counts, boxes = self._project(scene, antialiased, scratch)
         self.shown = self._shown(counts)
         """Records that show, rising."""
-        self.order = self._nearest_first()
+        self.order = nearest_first(self.records, self.shown, self.threads)
         """The same, nearest first; ties break by row."""
         self.tiles_x = -(-camera.width // TILE)
         self.lists = tile_lists(
@@ -176,10 +176,3 @@ class Frame:
         shown = np.empty(counts.sum(), np.int32)
         find_shown(counts, np.cumsum(counts) - counts, N, shown)
         return shown
-
-    def _nearest_first(self) -> Int32[np.ndarray, " m"]:
-        keys: UInt32[np.ndarray, " m"] = np.empty(len(self.shown), np.uint32)
-        depth_keys(self.records, self.shown, keys)
-        keys, slots = depth_order(keys, self.shown.copy(), self.threads)
-        settle_ties(keys, slots, self.records, self.threads)
-        return slots

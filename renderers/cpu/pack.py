@@ -19,7 +19,7 @@ from numba import prange
 from torch import Tensor
 
 from renderers.base import ALPHA_CUT
-from renderers.cpu.bin import depth_order
+from renderers.cpu.bin import sort
 from renderers.cpu.project import COLUMNS, N
 from renderers.kernels import RENDER_LOCK, kernel
 from renderers.splats import Splats, parts_of
@@ -143,7 +143,7 @@ def morton_order(means: Float[Tensor, "n 3"]) -> Int64[Tensor, " n"]:
     codes, slots = np.empty(len(points), np.uint32), np.arange(len(points), dtype=np.int32)
     with RENDER_LOCK:
         _morton_codes(points.contiguous().numpy(), middle.numpy(), float(spread), CELLS, codes)
-        _, order = depth_order(codes, slots, numba.get_num_threads())
+        _, order = sort(codes, slots, numba.get_num_threads())
     return torch.from_numpy(order.astype(np.int64))
 
 
