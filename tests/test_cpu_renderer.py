@@ -208,17 +208,22 @@ shared = make_renderer("cpu")
 
 def render(job):
     renderer = shared if job % 2 else make_renderer("cpu")
-    return renderer.render(scenes[job % 4], camera).rgb
+    if job % 4 < 2:
+        return renderer.render(scenes[job % 4], camera).rgb
+    scene = scenes[job % 4].to(torch.float64)
+    scene.means.requires_grad_()
+    renderer.render(scene, camera).depth.nansum().backward()
+    return scene.means.grad
 
 alone = [render(job) for job in range(4)]
 with ThreadPoolExecutor(4) as pool:
     together = list(pool.map(render, range(40)))
-assert all(torch.equal(rgb, alone[job % 4]) for job, rgb in enumerate(together))
+assert all(torch.equal(one, alone[job % 4]) for job, one in enumerate(together))
 print("same")
 """
 
 
-def test_python_threads_may_render_at_once() -> None:
+def test_python_threads_may_render_and_differentiate_at_once() -> None:
     """In a process of its own: without the lock numba aborts it."""
     done = run_python(TWO_THREADS, NUMBA_THREADING_LAYER="workqueue", NUMBA_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr
