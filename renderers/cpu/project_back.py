@@ -144,140 +144,184 @@ def _write(table, line, value):
 
 
 @kernel(fast=True)
-def _dot(ax, ay, az, bx, by, bz):
-    return fma(ax, bx, fma(ay, by, az * bz))
+def _three(table, line):
+    return _line(table, line), _line(table, line + 1), _line(table, line + 2)
+
+
+@kernel(fast=True)
+def _write_three(table, line, values):
+    for axis in range(3):
+        _write(table, line + axis, values[axis])
+
+
+@kernel(fast=True)
+def _dot(a, b):
+    return fma(a[0], b[0], fma(a[1], b[1], a[2] * b[2]))
+
+
+@kernel(fast=True)
+def _times(s, a):
+    return s * a[0], s * a[1], s * a[2]
+
+
+@kernel(fast=True)
+def _plus(a, b):
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+@kernel(fast=True)
+def _minus(a, b):
+    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
+
+
+@kernel(fast=True)
+def _cross(a, b):
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@kernel(fast=True)
+def _sum(s, t, a, b):
+    """Two multiples added: s a + t b."""
+    return _plus(_times(s, a), _times(t, b))
 
 
 @kernel(fast=True)
 def _derive(table, pose, lens, eps2d, fading, scale_max, grad_pose):
     """Replace the inputs of eight splats by their gradients, and add to the pose's."""
-    r00, r01, r02, r03 = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
-    r10, r11, r12, r13 = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
-    r20, r21, r22, r23 = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
+    across, down = (pose[0, 0], pose[0, 1], pose[0, 2]), (pose[1, 0], pose[1, 1], pose[1, 2])
+    ahead = (pose[2, 0], pose[2, 1], pose[2, 2])
     fx, fy, cx, cy, width, height, guard_x, guard_y = lens
-    one, two = f32(1.0), f32(2.0)
-    # forward again: the centre in the camera, the Jacobian's rows (ja..jc) and (ka..kc)
-    mx, my, mz = _line(table, MEAN), _line(table, MEAN + 1), _line(table, MEAN + 2)
-    z = _dot(mx, my, mz, r20, r21, r22) + r23
-    inv_z = one / z
-    slope_x = (_dot(mx, my, mz, r00, r01, r02) + r03) * inv_z
-    slope_y = (_dot(mx, my, mz, r10, r11, r12) + r13) * inv_z
+    # forward again: where the centre is seen, and the rows of the Jacobian in world axes
+    mean = _three(table, MEAN)
+    inv_z = f32(1.0) / (_dot(mean, ahead) + pose[2, 3])
+    slope_x = (_dot(mean, across) + pose[0, 3]) * inv_z
+    slope_y = (_dot(mean, down) + pose[1, 3]) * inv_z
     low_x, high_x = -cx / fx - guard_x, (width - cx) / fx + guard_x
     low_y, high_y = -cy / fy - guard_y, (height - cy) / fy + guard_y
-    tx = larger(smaller(slope_x, high_x), low_x)
-    ty = larger(smaller(slope_y, high_y), low_y)
+    tx, ty = larger(smaller(slope_x, high_x), low_x), larger(smaller(slope_y, high_y), low_y)
     px, py = fx * inv_z, fy * inv_z
-    ja, jb, jc = px * (r00 - tx * r20), px * (r01 - tx * r21), px * (r02 - tx * r22)
-    ka, kb, kc = py * (r10 - ty * r20), py * (r11 - ty * r21), py * (r12 - ty * r22)
-    # rotation of the splat, times its scales: columns of (m.0 m.1 m.2)
-    w, x = _line(table, QUAT), _line(table, QUAT + 1)
-    y, q = _line(table, QUAT + 2), _line(table, QUAT + 3)
-    norm = larger(larger(absolute(w), absolute(x)), larger(absolute(y), absolute(q)))
-    w, x, y, q = w / norm, x / norm, y / norm, q / norm
-    rest = root(_dot(w, x, y, w, x, y) + q * q)
-    inv_norm = one / (norm * rest)
-    w, x, y, q = w / rest, x / rest, y / rest, q / rest
-    n00, n01, n02 = one - two * (y * y + q * q), two * (x * y - w * q), two * (x * q + w * y)
-    n10, n11, n12 = two * (x * y + w * q), one - two * (x * x + q * q), two * (y * q - w * x)
-    n20, n21, n22 = two * (x * q - w * y), two * (y * q + w * x), one - two * (x * x + y * y)
-    s0 = larger(smaller(_line(table, SCALE), scale_max), -scale_max)
-    s1 = larger(smaller(_line(table, SCALE + 1), scale_max), -scale_max)
-    s2 = larger(smaller(_line(table, SCALE + 2), scale_max), -scale_max)
-    m00, m10, m20 = n00 * s0, n10 * s0, n20 * s0
-    m01, m11, m21 = n01 * s1, n11 * s1, n21 * s1
-    m02, m12, m22 = n02 * s2, n12 * s2, n22 * s2
-    p0, p1, p2 = (
-        _dot(ja, jb, jc, m00, m10, m20),
-        _dot(ja, jb, jc, m01, m11, m21),
-        _dot(ja, jb, jc, m02, m12, m22),
+    row_x, row_y = _minus(across, _times(tx, ahead)), _minus(down, _times(ty, ahead))
+    dj, dk = _axes_back(table, _times(px, row_x), _times(py, row_y), eps2d, fading, scale_max)
+    # gradients of the centre's slopes, and of its place in the camera
+    dx, dy = fx * _line(table, PULL), fy * _line(table, PULL + 1)
+    free_x = both(slope_x >= low_x, slope_x <= high_x)
+    free_y = both(slope_y >= low_y, slope_y <= high_y)
+    dx -= select(free_x, px * _dot(dj, ahead), f32(0.0))
+    dy -= select(free_y, py * _dot(dk, ahead), f32(0.0))
+    dz = dx * slope_x + dy * slope_y + px * _dot(dj, row_x) + py * _dot(dk, row_y)
+    gx, gy, gz = dx * inv_z, dy * inv_z, _line(table, PULL + 9) - dz * inv_z
+    _write_three(table, MEAN, _plus(_sum(gx, gy, across, down), _times(gz, ahead)))
+    # the pose: through the centre and through the Jacobian
+    by_row = (
+        _sum(gx, px, mean, dj),
+        _sum(gy, py, mean, dk),
+        _minus(_times(gz, mean), _sum(px * tx, py * ty, dj, dk)),
     )
-    q0, q1, q2 = (
-        _dot(ka, kb, kc, m00, m10, m20),
-        _dot(ka, kb, kc, m01, m11, m21),
-        _dot(ka, kb, kc, m02, m12, m22),
-    )
-    # ellipse back to variances: sharp = HALF_LOG2E / (var_x - cov^2 / var_y), shear = cov / var_y,
-    # fade = HALF_LOG2E / var_y
-    sharp, shear, fade = _line(table, SHAPE), _line(table, SHAPE + 1), _line(table, SHAPE + 2)
-    pull_shear = _line(table, PULL + 3)
-    inv_var_y = fade / HALF_LOG2E
-    d_var_x = f32(0.0) - _line(table, PULL + 2) * sharp * sharp / HALF_LOG2E
-    d_cov = pull_shear * inv_var_y - two * shear * d_var_x
-    d_var_y = shear * (shear * d_var_x - pull_shear * inv_var_y)
-    d_var_y -= _line(table, PULL + 4) * fade * inv_var_y
-    dp0, dp1, dp2 = (
-        two * d_var_x * p0 + d_cov * q0,
-        two * d_var_x * p1 + d_cov * q1,
-        two * d_var_x * p2 + d_cov * q2,
-    )
-    dq0, dq1, dq2 = (
-        two * d_var_y * q0 + d_cov * p0,
-        two * d_var_y * q1 + d_cov * p1,
-        two * d_var_y * q2 + d_cov * p2,
-    )
-    pull_opacity = _line(table, PULL + 5)
-    if fading:  # log2 of the root of the share of the area that is the splat's own
-        c0, c1, c2 = p1 * q2 - p2 * q1, p2 * q0 - p0 * q2, p0 * q1 - p1 * q0
-        own = _dot(c0, c1, c2, c0, c1, c2)
-        var_x, var_y = _dot(p0, p1, p2, p0, p1, p2), _dot(q0, q1, q2, q0, q1, q2)
-        det = own + eps2d * (var_x + var_y + eps2d)
-        f = HALF_OVER_LN2 * pull_opacity
-        a, b = two * f * (one / own - one / det), two * f * eps2d / det
-        dp0 += a * (q1 * c2 - q2 * c1) - b * p0
-        dp1 += a * (q2 * c0 - q0 * c2) - b * p1
-        dp2 += a * (q0 * c1 - q1 * c0) - b * p2
-        dq0 += a * (c1 * p2 - c2 * p1) - b * q0
-        dq1 += a * (c2 * p0 - c0 * p2) - b * q1
-        dq2 += a * (c0 * p1 - c1 * p0) - b * q2
-    _write(table, OPACITY, two * HALF_OVER_LN2 * pull_opacity / _line(table, OPACITY))
-    # (p, q) back to the axes and to the Jacobian
-    d00, d01, d02 = ja * dp0 + ka * dq0, ja * dp1 + ka * dq1, ja * dp2 + ka * dq2
-    d10, d11, d12 = jb * dp0 + kb * dq0, jb * dp1 + kb * dq1, jb * dp2 + kb * dq2
-    d20, d21, d22 = jc * dp0 + kc * dq0, jc * dp1 + kc * dq1, jc * dp2 + kc * dq2
-    dja, dka = _dot(dp0, dp1, dp2, m00, m01, m02), _dot(dq0, dq1, dq2, m00, m01, m02)
-    djb, dkb = _dot(dp0, dp1, dp2, m10, m11, m12), _dot(dq0, dq1, dq2, m10, m11, m12)
-    djc, dkc = _dot(dp0, dp1, dp2, m20, m21, m22), _dot(dq0, dq1, dq2, m20, m21, m22)
-    _write(table, SCALE, _dot(d00, d10, d20, n00, n10, n20))
-    _write(table, SCALE + 1, _dot(d01, d11, d21, n01, n11, n21))
-    _write(table, SCALE + 2, _dot(d02, d12, d22, n02, n12, n22))
-    d00, d10, d20 = d00 * s0, d10 * s0, d20 * s0
-    d01, d11, d21 = d01 * s1, d11 * s1, d21 * s1
-    d02, d12, d22 = d02 * s2, d12 * s2, d22 * s2
-    dw = two * (x * (d21 - d12) + y * (d02 - d20) + q * (d10 - d01))
-    dx = two * (y * (d10 + d01) + q * (d20 + d02) + w * (d21 - d12) - two * x * (d11 + d22))
-    dy = two * (x * (d10 + d01) + q * (d21 + d12) + w * (d02 - d20) - two * y * (d00 + d22))
-    dq = two * (x * (d20 + d02) + y * (d21 + d12) + w * (d10 - d01) - two * q * (d00 + d11))
-    along = _dot(dw, dx, dy, w, x, y) + dq * q
-    _write(table, QUAT, (dw - along * w) * inv_norm)
-    _write(table, QUAT + 1, (dx - along * x) * inv_norm)
-    _write(table, QUAT + 2, (dy - along * y) * inv_norm)
-    _write(table, QUAT + 3, (dq - along * q) * inv_norm)
-    # the centre in the camera, (gx, gy, gz)
-    d_px = _dot(dja, djb, djc, r00 - tx * r20, r01 - tx * r21, r02 - tx * r22)
-    d_py = _dot(dka, dkb, dkc, r10 - ty * r20, r11 - ty * r21, r12 - ty * r22)
-    d_tx = f32(0.0) - px * _dot(dja, djb, djc, r20, r21, r22)
-    d_ty = f32(0.0) - py * _dot(dka, dkb, dkc, r20, r21, r22)
-    d_slope_x = fx * _line(table, PULL)
-    d_slope_x += select(both(slope_x >= low_x, slope_x <= high_x), d_tx, f32(0.0))
-    d_slope_y = fy * _line(table, PULL + 1)
-    d_slope_y += select(both(slope_y >= low_y, slope_y <= high_y), d_ty, f32(0.0))
-    gx, gy = d_slope_x * inv_z, d_slope_y * inv_z
-    gz = _line(table, PULL + 9)
-    gz -= (d_slope_x * slope_x + d_slope_y * slope_y + d_px * px + d_py * py) * inv_z
-    _write(table, MEAN, _dot(gx, gy, gz, r00, r10, r20))
-    _write(table, MEAN + 1, _dot(gx, gy, gz, r01, r11, r21))
-    _write(table, MEAN + 2, _dot(gx, gy, gz, r02, r12, r22))
-    # the pose: through the centre and through the Jacobian's rows
-    jz, kz = px * tx, py * ty
-    grad_pose[0] += total(gx * mx + px * dja)
-    grad_pose[1] += total(gx * my + px * djb)
-    grad_pose[2] += total(gx * mz + px * djc)
-    grad_pose[3] += total(gy * mx + py * dka)
-    grad_pose[4] += total(gy * my + py * dkb)
-    grad_pose[5] += total(gy * mz + py * dkc)
-    grad_pose[6] += total(gz * mx - jz * dja - kz * dka)
-    grad_pose[7] += total(gz * my - jz * djb - kz * dkb)
-    grad_pose[8] += total(gz * mz - jz * djc - kz * dkc)
+    for axis in range(3):
+        for row in range(3):
+            grad_pose[3 * row + axis] += total(by_row[row][axis])
     grad_pose[9] += total(gx)
     grad_pose[10] += total(gy)
     grad_pose[11] += total(gz)
+
+
+@kernel(fast=True)
+def _axes_back(table, j, k, eps2d, fading, scale_max):
+    """Gradients of quaternion, scales and opacity to the table; of the Jacobian's rows returned.
+
+    The splat's axes are the columns of its rotation times its scales; the Jacobian's rows ``j``
+    and ``k`` map them to ``p`` and ``q`` in the image.
+    """
+    unit, inv_norm = _unit_quat(table)
+    n0, n1, n2 = _rotation(unit)
+    scale = _three(table, SCALE)
+    s0 = larger(smaller(scale[0], scale_max), -scale_max)
+    s1 = larger(smaller(scale[1], scale_max), -scale_max)
+    s2 = larger(smaller(scale[2], scale_max), -scale_max)
+    m0, m1, m2 = _times(s0, n0), _times(s1, n1), _times(s2, n2)
+    p = _dot(j, m0), _dot(j, m1), _dot(j, m2)
+    q = _dot(k, m0), _dot(k, m1), _dot(k, m2)
+    dp, dq = _ellipse_back(table, p, q)
+    pull_opacity = _line(table, PULL + 5)
+    if fading:
+        more_p, more_q = _fading_back(pull_opacity, p, q, eps2d)
+        dp, dq = _plus(dp, more_p), _plus(dq, more_q)
+    _write(table, OPACITY, f32(2.0) * HALF_OVER_LN2 * pull_opacity / _line(table, OPACITY))
+    d0, d1, d2 = _sum(dp[0], dq[0], j, k), _sum(dp[1], dq[1], j, k), _sum(dp[2], dq[2], j, k)
+    _write_three(table, SCALE, (_dot(d0, n0), _dot(d1, n1), _dot(d2, n2)))
+    _quat_back(table, unit, inv_norm, _times(s0, d0), _times(s1, d1), _times(s2, d2))
+    dj = _plus(_sum(dp[0], dp[1], m0, m1), _times(dp[2], m2))
+    dk = _plus(_sum(dq[0], dq[1], m0, m1), _times(dq[2], m2))
+    return dj, dk
+
+
+@kernel(fast=True)
+def _ellipse_back(table, p, q):
+    """Gradients of ``p`` and ``q`` through the record's shape.
+
+    sharp = HALF_LOG2E / (var_x - cov^2 / var_y), shear = cov / var_y, fade = HALF_LOG2E / var_y,
+    where var_x, cov and var_y are the products of p and q, plus what the low-pass filter adds.
+    """
+    sharp, shear, fade = _three(table, SHAPE)
+    pull_sharp, pull_shear, pull_fade = _three(table, PULL + 2)
+    inv_var_y = fade / HALF_LOG2E
+    d_var_x = f32(0.0) - pull_sharp * sharp * sharp / HALF_LOG2E
+    d_cov = pull_shear * inv_var_y - f32(2.0) * shear * d_var_x
+    d_var_y = shear * (shear * d_var_x - pull_shear * inv_var_y) - pull_fade * fade * inv_var_y
+    return _sum(f32(2.0) * d_var_x, d_cov, p, q), _sum(f32(2.0) * d_var_y, d_cov, q, p)
+
+
+@kernel(fast=True)
+def _fading_back(pull_opacity, p, q, eps2d):
+    """Gradients of ``p`` and ``q`` through 0.5 log2 of the splat's own share of its area."""
+    c = _cross(p, q)
+    own = _dot(c, c)
+    det = own + eps2d * (_dot(p, p) + _dot(q, q) + eps2d)
+    a = f32(2.0) * HALF_OVER_LN2 * pull_opacity * (f32(1.0) / own - f32(1.0) / det)
+    b = f32(0.0) - f32(2.0) * HALF_OVER_LN2 * pull_opacity * eps2d / det
+    return _sum(a, b, _cross(q, c), p), _sum(a, b, _cross(c, p), q)
+
+
+@kernel(fast=True)
+def _unit_quat(table):
+    """The quaternion made unit, and the inverse of its length. Scaled first: squares overflow."""
+    x, y, z = _three(table, QUAT + 1)
+    w = _line(table, QUAT)
+    largest = larger(larger(absolute(w), absolute(x)), larger(absolute(y), absolute(z)))
+    w, x, y, z = w / largest, x / largest, y / largest, z / largest
+    length = root(w * w + x * x + (y * y + z * z))
+    inverse = f32(1.0) / length
+    return (w * inverse, x * inverse, y * inverse, z * inverse), inverse / largest
+
+
+@kernel(fast=True)
+def _rotation(unit):
+    """Columns of the rotation matrix of a unit quaternion."""
+    w, x, y, z = unit
+    one, two = f32(1.0), f32(2.0)
+    return (
+        (one - two * (y * y + z * z), two * (x * y + w * z), two * (x * z - w * y)),
+        (two * (x * y - w * z), one - two * (x * x + z * z), two * (y * z + w * x)),
+        (two * (x * z + w * y), two * (y * z - w * x), one - two * (x * x + y * y)),
+    )
+
+
+@kernel(fast=True)
+def _quat_back(table, unit, inv_norm, d0, d1, d2):
+    """Gradient of the quaternion as given, from those of the rotation's columns."""
+    w, x, y, z = unit
+    two = f32(2.0)
+    dw = x * (d1[2] - d2[1]) + y * (d2[0] - d0[2]) + z * (d0[1] - d1[0])
+    dx = y * (d0[1] + d1[0]) + z * (d0[2] + d2[0]) + w * (d1[2] - d2[1])
+    dy = x * (d0[1] + d1[0]) + z * (d1[2] + d2[1]) + w * (d2[0] - d0[2])
+    dz = x * (d0[2] + d2[0]) + y * (d1[2] + d2[1]) + w * (d0[1] - d1[0])
+    dx, dy = dx - two * x * (d1[1] + d2[2]), dy - two * y * (d0[0] + d2[2])
+    dz = dz - two * z * (d0[0] + d1[1])
+    along = dw * w + dx * x + dy * y + dz * z  # a longer quaternion turns no further
+    inv_norm = two * inv_norm
+    _write(table, QUAT, (dw - along * w) * inv_norm)
+    _write_three(
+        table,
+        QUAT + 1,
+        ((dx - along * x) * inv_norm, (dy - along * y) * inv_norm, (dz - along * z) * inv_norm),
+    )
