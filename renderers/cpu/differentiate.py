@@ -80,7 +80,7 @@ class _Picture(torch.autograd.Function):
             segments = (pack(splats),) if len(splats) else ()
             still = Camera(camera.px_from_cam, pose, camera.width, camera.height)
             frame = Frame(PackedScene(segments, ()), still, antialiased, Scratch(), numbered=True)
-            traces = np.empty((2, camera.height, camera.width), f32)
+            traces = np.empty((3, camera.height, camera.width), f32)
             render = frame.picture(background, details, traces)
         frames.append(render)
         ctx.frame, ctx.traces = frame, traces
@@ -97,7 +97,8 @@ class _Picture(torch.autograd.Function):
         grads = [torch.zeros_like(field) for field in fields]
         grad_sh, grad_center = torch.zeros_like(sh), torch.zeros_like(center)
         alpha, depth = picture
-        pulls = _pulls(gradients, alpha, depth, ctx.background)
+        exact = torch.from_numpy(ctx.traces[2])
+        pulls = _pulls(gradients, alpha, depth, exact, ctx.background)
         with RENDER_LOCK:
             sums = _sums(frame, ctx.traces, pulls)
             plain = [field.detach().numpy() for field in fields]
@@ -124,14 +125,19 @@ class _Picture(torch.autograd.Function):
 
 
 def _pulls(
-    gradients: Sequence[Tensor], alpha: Tensor, depth: Tensor, background: Sequence[float]
+    gradients: Sequence[Tensor],
+    alpha: Tensor,
+    depth: Tensor,
+    exact: Tensor,
+    background: Sequence[float],
 ) -> np.ndarray:
-    """What raster_back.rasterise_back takes as ``pulls``."""
+    """What raster_back.rasterise_back takes as ``pulls``. ``exact`` is alpha with all digits."""
     grad_rgb, grad_alpha, grad_depth = gradients
     known = alpha > DEPTH_ALPHA_MIN
-    per_alpha = torch.where(known, grad_depth / alpha, 0.0)  # depth = sum / alpha
+    per_alpha = torch.where(known, grad_depth / exact, 0.0)  # depth = sum / alpha
+    mean = torch.where(known, depth * (alpha / exact), 0.0)
     opacity = grad_alpha - grad_rgb @ torch.tensor(background, dtype=torch.float32)
-    opacity = opacity - per_alpha * torch.where(known, depth, 0.0)
+    opacity = opacity - per_alpha * mean
     return torch.stack([*grad_rgb.unbind(-1), per_alpha, opacity]).numpy()
 
 

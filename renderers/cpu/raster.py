@@ -33,9 +33,9 @@ LANES = 8
 """Pixels per vector."""
 BATCH = 32
 """Splats fetched at once, and drawn between two looks at which rows are finished."""
-CHANNELS = 6
-"""Per pixel: transmittance (negative once finished), red, green, blue, depth, and which member of
-the tile's list was the last to add to it (for gradients)."""
+CHANNELS = 7
+"""Per pixel: transmittance (negative once finished), red, green, blue, depth; and for gradients
+which member of the tile's list was the last to add to it, and the opacity added up."""
 ROW = CHANNELS * TILE
 """Floats per row of a tile."""
 FRONT_ROW = 4 * TILE
@@ -59,8 +59,9 @@ def rasterise(
         rgb: (h, w, 3), written.
         alpha: (h, w), written.
         depth: (h, w), written, metres.
-        traces: (2, h, w), written, or None: transmittance, and the place in its tile's list of the
-            last splat that added to it, -1 where there is none.
+        traces: (3, h, w), written, or None: transmittance; the place in its tile's list of the
+            last splat that added to it, -1 where there is none; and the opacity, added up, which
+            keeps its digits where it is faint and 1 less the transmittance does not.
     """
     height, width = alpha.shape
     threads = batches.shape[0]
@@ -158,6 +159,8 @@ def _blend(log_alpha, paint, place, limits, pixels, i):
     if place is not None:
         i += u64(TILE)
         store(pixels, i, select(weight > f32(0.0), place, load(pixels, i)))
+        i += u64(TILE)
+        store(pixels, i, load(pixels, i) + weight)
 
 
 @kernel(fast=True)
@@ -169,7 +172,9 @@ def _store_traces(pixels, top, left, traces):
             clear = abs(pixels[row * ROW + column])
             last = pixels[row * ROW + 5 * TILE + column]
             traces[0, top + row, left + column] = clear
-            traces[1, top + row, left + column] = last if clear < f32(1.0) else f32(-1.0)
+            opacity = pixels[row * ROW + 6 * TILE + column]
+            traces[1, top + row, left + column] = last if opacity > f32(0.0) else f32(-1.0)
+            traces[2, top + row, left + column] = opacity
 
 
 @kernel(fast=True)

@@ -52,7 +52,7 @@ def rasterise_back(records, starts, members, homes, tiles_x, threads, limits, tr
         tiles_x: Tiles per row of the image.
         threads: Shares of the work.
         limits: (log2 of the alpha cut, alpha max, ...).
-        traces: (2, h, w) as raster.rasterise writes them.
+        traces: (3, h, w) as raster.rasterise writes them.
         pulls: (5, h, w) gradient of each pixel's red, green, blue, depth times opacity, opacity.
         sums: (k, SUMS), written.
     """
