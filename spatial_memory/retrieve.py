@@ -16,6 +16,7 @@ from jaxtyping import Float64
 
 from renderers.camera import Camera
 from renderers.errors import SceneError
+from renderers.evidence import count_evidence
 from renderers.kernels import kernel
 from renderers.surfels import render_surfels
 from spatial_memory.sight import Sight
@@ -81,23 +82,17 @@ def gather(
         explained: For each camera a (h, w) bool mask of pixels in no need, or None.
         side: Longer side of the evidence grid, in pixels.
     """
-    rows, weights = [np.empty(0, np.int64)], [np.empty(0)]
-    total = done = 0
+    seen, needed = [], []
     points, normals, radii = map(torch.from_numpy, (surfels.points, surfels.normals, surfels.radii))
     for camera, mask in zip(cameras, explained, strict=True):
         small = _on_side(camera, side)
-        seen = render_surfels(points, normals, radii, small, backs=True)
-        need = _needed(mask, small)
-        total += need.size
-        done += int(need.size - need.sum())
-        ids, cos = seen.ids.numpy(), seen.cos.numpy()
-        counts = need & (ids >= 0) & (cos > 0)
-        rows.append(ids[counts])
-        weights.append(cos[counts].astype(np.float64) / (1.0 + seen.depth.numpy()[counts]))
-    visible, which = np.unique(np.concatenate(rows), return_inverse=True)
-    pixels = np.bincount(which, minlength=len(visible))
-    summed = np.bincount(which, np.concatenate(weights), minlength=len(visible))
-    return Evidence(visible, pixels.astype(np.int64), summed, total, done)
+        seen.append(render_surfels(points, normals, radii, small, backs=True))
+        needed.append(_needed(mask, small))
+    visible = count_evidence(seen, len(surfels), [torch.from_numpy(need) for need in needed])
+    rows, pixels, weights = visible.rows.numpy(), visible.pixels.numpy(), visible.weights.numpy()
+    total = sum(need.size for need in needed)
+    done = total - sum(int(need.sum()) for need in needed)
+    return Evidence(rows, pixels, weights, total, done)
 
 
 def select(

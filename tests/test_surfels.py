@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from renderers import Camera, SceneError
 from renderers import surfels as surfels_module
-from renderers.surfels import BACK_SLACK, NEAR, SurfelMap, render_surfels
+from renderers.surfels import BACK_SLACK, FAR, NEAR, N, SurfelMap, SurfelScene, render_surfels
 from spatial_memory.sampling import Samples, sample_view
 from spatial_memory.views import make_view
 
@@ -39,6 +39,13 @@ def random_discs(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, tor
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     radii = rng.choice([0.003, 0.05, 0.4, 1.0], count)
     return torch.tensor(points).float(), torch.tensor(normals).float(), torch.tensor(radii).float()
+
+
+def assert_same_map(one: SurfelMap, other: SurfelMap) -> None:
+    """Bit by bit."""
+    assert torch.equal(one.ids, other.ids)
+    assert torch.equal(one.depth.nan_to_num(-1), other.depth.nan_to_num(-1))
+    assert torch.equal(one.cos, other.cos)
 
 
 # ---------------------------------------------------------------- by hand
@@ -130,6 +137,26 @@ def slow_map(
     return ids
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (8, 5), (600, 3)])
+def test_pictures_of_any_size_show_a_wall(size: tuple[int, int]) -> None:
+    seen = draw(((0.0, 0.0, 2.0), FACING, 900.0), camera=Camera.from_fov(150.0, *size))
+    assert (seen.ids == 0).all()
+    torch.testing.assert_close(seen.depth, torch.full_like(seen.depth, 2.0))
+
+
+@pytest.mark.parametrize("radius", [1e3, 1e9, 1e20, 3e38])
+def test_a_disc_of_any_finite_radius_is_drawn(radius: float) -> None:
+    seen = draw(((0.0, 0.0, 2.0), FACING, radius))
+    assert (seen.ids == 0).all()
+    torch.testing.assert_close(seen.depth, torch.full_like(seen.depth, 2.0))
+
+
+@pytest.mark.parametrize("depth", [2 * float(FAR), 1e25, 3e38])
+@pytest.mark.parametrize("radius", [1.0, 1e30])
+def test_what_is_so_far_that_squares_overflow_is_left_out(depth: float, radius: float) -> None:
+    assert (draw(((0.0, 0.0, depth), FACING, radius)).ids == -1).all()
+
+
 @pytest.mark.parametrize("backs", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_every_ray_against_every_disc(seed: int, backs: bool) -> None:
@@ -141,7 +168,51 @@ def test_equals_every_ray_against_every_disc(seed: int, backs: bool) -> None:
     np.testing.assert_array_equal(seen.ids.numpy(), slow)
 
 
+def test_many_blocks_equal_every_ray_against_every_disc() -> None:
+    """More than one block, seen from among the discs, so that some cross the camera's plane."""
+    points, normals, radii = random_discs(3 * N + 7, 11)
+    camera = Camera.look_at((0.2, 0.1, 2.0), (1.0, -0.5, 5.0), 110.0, 21, 26)
+    discs = points.numpy(), normals.numpy(), radii.numpy()
+    for backs in (False, True):
+        seen = render_surfels(points, normals, radii, camera, backs=backs)
+        np.testing.assert_array_equal(seen.ids.numpy(), slow_map(*discs, camera, backs))
+
+
 # ---------------------------------------------------------------- by law
+
+
+@given(
+    x=st.floats(-2.5, 2.5),
+    y=st.floats(-2.5, 2.5),
+    z=st.floats(-0.5, 6.0),
+    lean=st.floats(0.0, math.pi),
+    around=st.floats(0.0, 2 * math.pi),
+    radius=st.sampled_from([1e-4, 0.02, 0.1, 0.4, 1.5, 20.0]),
+)
+def test_a_disc_covers_the_pixels_whose_rays_meet_it(
+    x: float, y: float, z: float, lean: float, around: float, radius: float
+) -> None:
+    """All of them and no others, but for a thousandth of the radius at its rim."""
+    normal = np.array(
+        [math.sin(lean) * math.cos(around), math.sin(lean) * math.sin(around), math.cos(lean)]
+    ).astype(np.float32)
+    centre = np.array([x, y, z]).astype(np.float32)
+    camera = Camera.from_fov(80.0, 37, 23)
+    arrays = (torch.from_numpy(array)[None] for array in (centre, normal))
+    seen = render_surfels(*arrays, torch.tensor([radius]), camera, backs=True)
+    k = camera.px_from_cam.double().numpy()
+    pixels = camera.pixel_centers().double().numpy()
+    rays = np.concatenate([(pixels - k[:2, 2]) / k[[0, 1], [0, 1]], np.ones((23, 37, 1))], -1)
+    p, n = centre.astype(np.float64), normal.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        depth = (p @ n) / (rays @ n)
+        off = np.linalg.norm(depth[..., None] * rays - p, axis=-1) / radius
+    sure = np.abs(rays @ n) > 1e-4  # others are seen edge-on
+    drawn = seen.ids.numpy() == 0
+    assert drawn[sure & (off < 0.999) & (depth > NEAR * 1.001)].all()
+    assert drawn[sure & ((off > 1.001) | (depth < NEAR * 0.999))].sum() <= 1  # its own pixel
+    met = drawn & sure & (off < 0.999)
+    np.testing.assert_allclose(seen.depth.numpy()[met], depth[met], rtol=1e-3)
 
 
 @pytest.fixture
@@ -156,30 +227,29 @@ def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
     maps = []
     for count in sorted({1, threads}):
         numba.set_num_threads(count)
-        maps.append(render_surfels(*discs, camera))
+        maps += [render_surfels(*discs, camera), SurfelScene(*discs).render(camera)]
     numba.set_num_threads(threads)
     monkeypatch.setattr(surfels_module, "MIN_PARALLEL", 10_000)
     alone = render_surfels(*discs, camera)
     for seen in maps:
-        assert torch.equal(seen.ids, alone.ids)
-        assert torch.equal(seen.depth.nan_to_num(-1), alone.depth.nan_to_num(-1))
-        assert torch.equal(seen.cos, alone.cos)
+        assert_same_map(seen, alone)
 
 
 @pytest.mark.usefixtures("always_parallel")
 def test_python_threads_may_draw_at_once() -> None:
     discs, camera = random_discs(3000, 7), Camera.from_fov(70.0, 96, 64)
-    alone, others = render_surfels(*discs, camera), []
+    alone, others, scene = render_surfels(*discs, camera), [], SurfelScene(*discs)
 
     def work() -> None:
-        others.extend(render_surfels(*discs, camera).ids for _ in range(5))
+        for _ in range(5):
+            others.extend((render_surfels(*discs, camera).ids, scene.render(camera).ids))
 
     workers = [threading.Thread(target=work) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert len(others) == 15
+    assert len(others) == 30
     assert all(torch.equal(ids, alone.ids) for ids in others)
 
 
@@ -197,6 +267,20 @@ def test_moving_world_and_camera_together_changes_nothing() -> None:
     torch.testing.assert_close(
         here.depth[same], there.depth[same], rtol=1e-4, atol=0, equal_nan=True
     )
+
+
+def test_a_world_far_from_its_origin_loses_nothing() -> None:
+    """Steps of 2^-10 m are exact in float32 also 4 km away; the camera's 2^-13 m are not."""
+    points, normals, radii = random_discs(300, 5)
+    points = (points * 1024).round() / 1024
+    away, step = torch.tensor([4096.0, -1024.0, 2048.0]), torch.full((3,), 2.0**-13)
+    camera = Camera.from_fov(70.0, 40, 30)
+    near, far = (torch.eye(4, dtype=torch.float64) for _ in range(2))
+    near[:3, 3], far[:3, 3] = -step.double(), -step.double() - away.double()
+    here = render_surfels(points, normals, radii, camera.posed(near))
+    assert (here.ids >= 0).float().mean() > 0.5
+    assert_same_map(render_surfels(points + away, normals, radii, camera.posed(far)), here)
+    assert_same_map(SurfelScene(points + away, normals, radii).render(camera.posed(far)), here)
 
 
 def test_what_cannot_be_drawn_is_left_out() -> None:
@@ -230,10 +314,78 @@ def test_no_surfels_and_one_pixel() -> None:
     assert one.ids.tolist() == [[0]]
 
 
+# ---------------------------------------------------------------- prepared scenes
+
+
+@pytest.mark.parametrize("count", [1, N - 1, N, N + 1, 5 * N])
+def test_a_scene_draws_the_same_bits(count: int) -> None:
+    """From inside, outside, and where all of it is out of sight; with rows that cannot be drawn."""
+    points, normals, radii = random_discs(count, count)
+    spoilt = torch.arange(count) % 17 == 3
+    points[spoilt, 0], radii[torch.arange(count) % 23 == 5] = math.nan, 0.0
+    normals[torch.arange(count) % 29 == 7] = math.inf
+    points[torch.arange(count) % 31 == 9] = 3e38  # drawable, but what block could hold it?
+    scene = SurfelScene(points, normals, radii)
+    assert len(scene) == count
+    eyes = [(0.0, 0.0, 2.0), (0.0, 0.0, -9.0), (20.0, 3.0, 0.0)]
+    for eye in eyes:
+        for target in [(0.3, 0.1, 4.0), (40.0, 0.0, -9.0)]:
+            camera = Camera.look_at(eye, target, 75.0, 41, 33)
+            for backs in (False, True):
+                plain = render_surfels(points, normals, radii, camera, backs=backs)
+                assert_same_map(scene.render(camera, backs=backs), plain)
+
+
+def test_a_scene_skips_no_block_that_shows_at_an_edge() -> None:
+    """A wall of small discs; blocks, about square, come in with a corner first."""
+    grid = torch.cartesian_prod(torch.linspace(-3, 3, 70), torch.linspace(-3, 3, 70))
+    points = torch.cat([grid, torch.full((len(grid), 1), 2.5)], 1)
+    normals, radii = torch.tensor(FACING).expand(len(grid), 3), torch.full((len(grid),), 0.05)
+    scene, camera = SurfelScene(points, normals, radii), Camera.from_fov(40.0, 48, 48)
+    roll = torch.eye(4)
+    roll[:2, :2] = math.sqrt(0.5) * torch.tensor([[1.0, -1.0], [1.0, 1.0]])
+    for yaw in range(-60, 61, 5):
+        turned = camera.moved(yaw_degrees=yaw)
+        turned = turned.posed(roll @ turned.cam_from_world)
+        assert_same_map(scene.render(turned), render_surfels(points, normals, radii, turned))
+
+
+def test_ties_in_a_scene_go_to_the_lower_row() -> None:
+    """Coplanar discs, sorted by place when the scene is made, that all cover the middle."""
+    turn = torch.linspace(0.0, 2 * math.pi, 4 * N)[
+        torch.randperm(4 * N, generator=torch.manual_seed(0))
+    ]
+    points = torch.stack([turn.cos(), turn.sin(), torch.full_like(turn, 2.0)], 1)
+    normals = torch.tensor(FACING).expand(4 * N, 3)
+    scene = SurfelScene(points, normals, torch.full((4 * N,), 1.5))
+    assert (scene.render(CAMERA).ids[3:5, 3:5] == 0).all()
+
+
+def test_a_scene_is_a_copy() -> None:
+    points, normals, radii = random_discs(100, 2)
+    scene, before = (
+        SurfelScene(points, normals, radii),
+        render_surfels(points, normals, radii, CAMERA),
+    )
+    points += 1.0
+    radii *= 0.0
+    assert_same_map(scene.render(CAMERA), before)
+
+
+@pytest.mark.parametrize("radius", [0.0, math.nan])
+@pytest.mark.parametrize("count", [0, 5])
+def test_a_scene_of_nothing_shows_nothing(count: int, radius: float) -> None:
+    scene = SurfelScene(torch.zeros(count, 3), torch.ones(count, 3), torch.full((count,), radius))
+    assert (scene.render(CAMERA).ids == -1).all() and torch.isnan(scene.render(CAMERA).depth).all()
+
+
 def test_arrays_that_disagree_are_an_error() -> None:
     with pytest.raises(SceneError, match="radii has shape"):
         unchecked = inspect.unwrap(render_surfels)  # what users run, without the test-time checker
         unchecked(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(3), CAMERA)
+    with pytest.raises(SceneError, match="normals has shape"):
+        unchecked = inspect.unwrap(SurfelScene.__init__)
+        unchecked(object.__new__(SurfelScene), torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2))
 
 
 # ---------------------------------------------------------------- surfels of a view

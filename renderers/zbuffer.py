@@ -1,0 +1,328 @@
+"""Discs into a z-buffer, and out of it again: the kernels of renderers/surfels.py.
+
+Surfels are drawn in blocks of N: ``_look`` measures all of a block in straight code for vector
+units, ``_mark`` offers each to the pixel that its centre falls in, and ``_cover`` offers those
+that may reach further to the box around them. Arithmetic is float32, relative to the camera.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numba
+import numpy as np
+
+from renderers.kernels import kernel
+
+f32, u32, u64 = np.float32, np.uint32, np.uint64
+ZERO, HALF, ONE, INFINITY = f32(0.0), f32(0.5), f32(1.0), f32(np.inf)
+FAR = f32(1e15)
+"""Nothing farther than this is drawn, in metres: float32 cannot hold the squares."""
+N = 256
+"""Surfels per block: a block and what is known of it stay in the processor's nearest cache."""
+PITCH = N + 16
+"""From one column of such a block to the next. Multiples of N would share lines of the cache."""
+ROUNDING = f32(1e-5)
+"""Bound on the rounding of a point in the camera frame, as a share of its distance."""
+CLEAR = f32(0.1)
+"""Discs that come closer to the plane of the camera may cover any pixel: 1 - (reach / depth)^2."""
+MARGIN = f32(0.01)
+"""Pixels added around boxes, beside ROUNDING."""
+WIDE, TALL = 4, 2
+"""Pixels that are tested at once: together they fill a vector register."""
+DONE, REACHES, CROSSES = u32(0), u32(1), u32(2)
+"""What a disc may cover beside the pixel of its centre: nothing, its box, any pixel."""
+_DROPPED_BITS = u32(13)  # of a float32 depth: 10 of 23 mantissa bits stay, steps of 0.1 %
+NOTHING = u32(0xFFFFFFFF)  # upper half of the key of an empty pixel, or of an offer that missed
+_ID_BITS, _ID_MASK = u64(32), u64(0xFFFFFFFF)
+
+
+@kernel(parallel=True)
+def fill(arrays, blocks, view, lens, backs, keys):
+    for share in numba.prange(keys.shape[0]):
+        fill_share(arrays, blocks, view, lens, backs, np.int64(share), keys)
+
+
+@kernel()
+def fill_share(arrays, blocks, view, lens, backs, share, keys):
+    """Draw one block in ``keys.shape[0]`` into the z-buffer of a share."""
+    columns, rows, balls, are_sorted = blocks
+    shares, stride, own = keys.shape[0], keys.shape[2], keys[share].reshape(-1)
+    own[:] = (u64(NOTHING) << _ID_BITS) | _ID_MASK
+    scratch = np.empty(12 * PITCH, f32), np.empty(3 * PITCH, u32), np.empty(WIDE * TALL, u32)
+    if not are_sorted:
+        _sift(arrays, view, lens, backs, share, shares, stride, scratch, own)
+    for b in range(share, balls.shape[0], shares):
+        x, y, z = _placed(balls[b, 0], balls[b, 1], balls[b, 2], view)
+        if _in_sight(x, y, z, balls[b, 3], lens):
+            ids = rows[b * N : (b + 1) * N]
+            _draw(columns[b], ids, view, lens, backs, stride, scratch, own)
+
+
+@kernel()
+def _sift(arrays, view, lens, backs, share, shares, stride, scratch, keys):
+    """Draw what is in sight of every ``shares``-th N of the plain arrays, once a block is full."""
+    points, normals, radii = arrays
+    block, ids, seen = np.zeros(7 * N, f32), np.zeros(N, u32), np.empty(N, np.bool_)
+    filled = 0
+    for start in range(share * N, radii.shape[0], shares * N):
+        stop = min(start + N, radii.shape[0])
+        if not _glance(points[3 * start : 3 * stop], radii[start:stop], view, lens, seen):
+            continue
+        for i in range(start, stop):
+            if seen[i - start]:
+                for axis in range(3):
+                    block[axis * N + filled] = points[3 * i + axis]
+                    block[(3 + axis) * N + filled] = normals[3 * i + axis]
+                block[6 * N + filled] = radii[i]
+                ids[filled] = i
+                filled += 1
+                if filled == N:
+                    _draw(block, ids, view, lens, backs, stride, scratch, keys)
+                    filled = 0
+    block[6 * N + filled :] = ZERO
+    _draw(block, ids, view, lens, backs, stride, scratch, keys)
+
+
+@kernel()
+def _glance(points, radii, view, lens, seen):
+    """Which surfels are in sight, and how many."""
+    count = 0
+    for i in range(radii.shape[0]):
+        x, y, z = _placed(points[3 * i], points[3 * i + 1], points[3 * i + 2], view)
+        seen[i] = _in_sight(x, y, z, radii[i], lens)
+        count += np.int32(seen[i])
+    return count
+
+
+@kernel()
+def _draw(block, ids, view, lens, backs, stride, scratch, keys):
+    """Draw a block."""
+    discs, spots, offers = scratch
+    _look(block, view, lens, backs, stride, u32(keys.shape[0] - 1), discs, spots)
+    _mark(spots, ids, keys)
+    _cover(discs, spots, ids, lens, stride, offers, keys)
+
+
+@kernel()
+def _placed(x, y, z, view):
+    """A point of the world in the camera frame."""
+    return _turned(x - view[9] - view[12], y - view[10] - view[13], z - view[11] - view[14], view)
+
+
+@kernel()
+def _turned(x, y, z, view):
+    """A direction of the world in the camera frame."""
+    return (
+        view[0] * x + view[1] * y + view[2] * z,
+        view[3] * x + view[4] * y + view[5] * z,
+        view[6] * x + view[7] * y + view[8] * z,
+    )
+
+
+@kernel()
+def _in_sight(x, y, z, radius, lens):
+    """Whether a ball reaches beyond NEAR and is not wholly outside one edge of the image."""
+    fx, fy, left, top, _, _, width, height, near, _ = lens
+    right, bottom = width - left, height - top
+    radius += ROUNDING * (abs(x) + abs(y) + abs(z)) if radius > ZERO else -INFINITY
+    seen = (z + radius > near) & (-fx * x - left * z <= radius * (fx + abs(left)))
+    seen &= fx * x - right * z <= radius * (fx + abs(right))
+    seen &= -fy * y - top * z <= radius * (fy + abs(top))
+    return seen & (fy * y - bottom * z <= radius * (fy + abs(bottom)))
+
+
+@kernel()
+def _look(block, view, lens, backs, stride, spare, discs, spots):
+    """Measure a block.
+
+    Writes ``spots``, 3 columns: the pixel that the centre falls in, the rank offered there, and
+    DONE, REACHES or CROSSES; and ``discs``, 12 columns: centre, normal, radius, factor on depths,
+    first and last column and first and last row that may be covered.
+    """
+    fx, fy, cx, cy, ifx, ify, width, height, near, push = lens
+    line = np.int32(stride)
+    for i in range(N):
+        x, y, z = _placed(block[i], block[N + i], block[2 * N + i], view)
+        nx, ny, nz = _turned(block[3 * N + i], block[4 * N + i], block[5 * N + i], view)
+        radius = block[6 * N + i]
+        offset = nx * x + ny * y + nz * z  # negative: the normal points to the camera's side
+        back = offset > ZERO
+        drawn = (radius > ZERO) & (radius < INFINITY) & (z + radius > near)
+        drawn &= ((offset < ZERO) | (back & backs)) & (abs(offset) < INFINITY)
+        drawn &= abs(x) + abs(y) + abs(z) < FAR
+        factor = push if back else ONE
+        u, v = fx * x / z + cx, fy * y / z + cy
+        inside = drawn & (z > near) & (u >= ZERO) & (u < width) & (v >= ZERO) & (v < height)
+        own_column, own_row = np.int32(u if inside else ZERO), np.int32(v if inside else ZERO)
+        column, row = f32(own_column), f32(own_row)
+        dx, dy = (column + HALF - cx) * ifx, (row + HALF - cy) * ify
+        hit = _meet(x, y, z, nx, ny, nz, radius, dx, dy)
+        left, right, top, bottom, fits = _box(x, y, z, nx, ny, nz, radius, lens)
+        done = inside & (left >= column) & (right <= column) & (top >= row) & (bottom <= row)
+        done = fits & (done | (left > right) | (top > bottom))
+        spots[i] = u32(own_row * line + own_column) if inside else spare
+        spots[PITCH + i] = _rank(hit if hit > near else z, factor) if inside else NOTHING
+        spots[2 * PITCH + i] = DONE if (not drawn) | done else REACHES if fits else CROSSES
+        discs[i], discs[PITCH + i], discs[2 * PITCH + i] = x, y, z
+        discs[3 * PITCH + i], discs[4 * PITCH + i], discs[5 * PITCH + i] = nx, ny, nz
+        discs[6 * PITCH + i], discs[7 * PITCH + i] = radius, factor
+        discs[8 * PITCH + i], discs[9 * PITCH + i] = left, right
+        discs[10 * PITCH + i], discs[11 * PITCH + i] = top, bottom
+
+
+@kernel()
+def _meet(x, y, z, nx, ny, nz, radius, dx, dy):
+    """Depth at which the ray (dx, dy, 1) meets the disc; -1 where it misses.
+
+    All is measured from the point of the ray at the depth of the disc's centre: these numbers are
+    as small as the disc, and lose no digits.
+    """
+    slope = nx * dx + ny * dy + nz
+    px, py = x - dx * z, y - dy * z
+    ez = nx * px + ny * py
+    # The meeting point minus the centre, times the slope.
+    ex, ey = ez * dx - slope * px, ez * dy - slope * py
+    reach = (radius * slope) * (radius * slope)
+    met = (ex * ex + ey * ey + ez * ez <= reach) & (reach > ZERO)
+    return z + ez / slope if met else -ONE
+
+
+@kernel()
+def _rank(depth, factor):
+    """Upper half of a key: the quantised depth, then the side."""
+    bits = f32(depth * factor).view(np.uint32) >> _DROPPED_BITS
+    return (bits << u32(1)) | u32(factor > ONE)
+
+
+@kernel(fast=True)  # the margin takes up what rounding gives
+def _box(x, y, z, nx, ny, nz, radius, lens):
+    """First and last column and row whose centres a disc may cover, and whether that holds.
+
+    The edges are where planes through the camera touch the disc: roots of a quadratic in u or v
+    whose coefficients are those of the disc's dual conic (Hartley & Zisserman 2004, 2.2.3).
+    """
+    fx, fy, cx, cy, _, _, width, height, _, _ = lens
+    xx, yy, zz, rr = nx * nx, ny * ny, z * z, radius * radius
+    length = xx + yy + nz * nz
+    below = length * zz - rr * (xx + yy)
+    in_x, in_y = x * nx + z * nz, y * ny + z * nz
+    half_u = radius * sqrt(max(ZERO, length * (in_x * in_x + yy * (x * x + zz - rr))))
+    half_v = radius * sqrt(max(ZERO, length * (in_y * in_y + xx * (y * y + zz - rr))))
+    mid_u, mid_v = length * x * z + rr * nx * nz, length * y * z + rr * ny * nz
+    mid_u, half_u = fx * mid_u / below, fx * half_u / below
+    mid_v, half_v = fy * mid_v / below, fy * half_v / below
+    reach_u = half_u + MARGIN + ROUNDING * (abs(mid_u) + half_u)
+    reach_v = half_v + MARGIN + ROUNDING * (abs(mid_v) + half_v)
+    columns = _first(cx + mid_u - reach_u, width), _last(cx + mid_u + reach_u, width)
+    rows = _first(cy + mid_v - reach_v, height), _last(cy + mid_v + reach_v, height)
+    return *columns, *rows, (z > ZERO) & (below > CLEAR * length * zz)
+
+
+@kernel()
+def _first(edge, size):
+    """First pixel whose centre is not before ``edge``."""
+    return np.ceil(min(max(edge - HALF, ZERO), size))
+
+
+@kernel()
+def _last(edge, size):
+    return np.floor(min(max(edge - HALF, -ONE), size - ONE))
+
+
+@kernel()
+def _mark(spots, ids, keys):
+    """Offer each surfel to the pixel that its centre falls in."""
+    for i in range(N):
+        pixel = u64(spots[i])
+        keys[pixel] = min(keys[pixel], (u64(spots[PITCH + i]) << _ID_BITS) | u64(ids[i]))
+
+
+@kernel()
+def _cover(discs, spots, ids, lens, stride, offers, keys):
+    """Offer every disc to the pixels of its box that it covers."""
+    for i in range(N):
+        if spots[2 * PITCH + i] == DONE:
+            continue
+        x, y, z, radius = discs[i], discs[PITCH + i], discs[2 * PITCH + i], discs[6 * PITCH + i]
+        nx, ny, nz = discs[3 * PITCH + i], discs[4 * PITCH + i], discs[5 * PITCH + i]
+        if spots[2 * PITCH + i] == CROSSES:
+            if not _in_sight(x, y, z, radius, lens):
+                continue
+            discs[8 * PITCH + i], discs[9 * PITCH + i] = ZERO, lens[6] - ONE
+            discs[10 * PITCH + i], discs[11 * PITCH + i] = ZERO, lens[7] - ONE
+        factor, right, bottom = discs[7 * PITCH + i], discs[9 * PITCH + i], discs[11 * PITCH + i]
+        row, surfel = discs[10 * PITCH + i], u64(ids[i])
+        while row <= bottom:
+            column = discs[8 * PITCH + i]
+            while column <= right:
+                for lane in range(WIDE * TALL):
+                    u, v = column + f32(lane & (WIDE - 1)), row + f32(lane >= WIDE)
+                    dx, dy = (u + HALF - lens[2]) * lens[4], (v + HALF - lens[3]) * lens[5]
+                    hit = _meet(x, y, z, nx, ny, nz, radius, dx, dy)
+                    met = (hit > lens[8]) & (u <= right) & (v <= bottom)
+                    offers[lane] = _rank(hit, factor) if met else NOTHING
+                pixel = np.int64(row) * stride + np.int64(column)
+                for lane in range(WIDE):
+                    key = (u64(offers[lane]) << _ID_BITS) | surfel
+                    keys[u64(pixel + lane)] = min(keys[u64(pixel + lane)], key)
+                if row < bottom:
+                    pixel += stride
+                    for lane in range(WIDE):
+                        key = (u64(offers[WIDE + lane]) << _ID_BITS) | surfel
+                        keys[u64(pixel + lane)] = min(keys[u64(pixel + lane)], key)
+                column += f32(WIDE)
+            row += f32(TALL)
+
+
+@kernel(parallel=True)
+def resolve(arrays, view, lens, keys, ids, depth, cos):
+    for share in numba.prange(keys.shape[0]):
+        resolve_share(arrays, view, lens, keys, np.int64(share), ids, depth, cos)
+
+
+@kernel()
+def resolve_share(arrays, view, lens, keys, share, ids, depth, cos):
+    """Smallest key of all shares, and what its surfel looks like in each pixel, unquantised."""
+    found = np.empty(7 * PITCH, f32)
+    for row in range(share, ids.shape[0], keys.shape[0]):
+        for start in range(0, ids.shape[1], N):
+            part = slice(start, min(start + N, ids.shape[1]))
+            _collect(arrays, keys[:, row, part], ids[row, part], found)
+            out = ids[row, part], depth[row, part], cos[row, part]
+            _measure(found, view, lens, row, start, out)
+
+
+@kernel()
+def _collect(arrays, keys, ids, found):
+    """Which surfel is in front, and its numbers, for a piece of a row of pixels."""
+    points, normals, radii = arrays
+    for i in range(ids.shape[0]):
+        key = keys[0, i]
+        for share in range(1, keys.shape[0]):
+            key = min(key, keys[share, i])
+        ids[i] = -1
+        if u32(key >> _ID_BITS) != NOTHING:
+            row = key & _ID_MASK
+            ids[i] = np.int64(row)
+            for axis in range(3):
+                found[axis * PITCH + i] = points[u64(3) * row + u64(axis)]
+                found[(3 + axis) * PITCH + i] = normals[u64(3) * row + u64(axis)]
+            found[6 * PITCH + i] = radii[row]
+
+
+@kernel()
+def _measure(found, view, lens, row, start, out):
+    """Depth and cosine of these surfels in the pixels of ``row`` from column ``start`` on."""
+    ids, depth, cos = out
+    dy = (f32(row) + HALF - lens[3]) * lens[5]
+    for i in range(ids.shape[0]):
+        dx = (f32(np.int32(start + i)) + HALF - lens[2]) * lens[4]
+        x, y, z = _placed(found[i], found[PITCH + i], found[2 * PITCH + i], view)
+        nx, ny, nz = _turned(found[3 * PITCH + i], found[4 * PITCH + i], found[5 * PITCH + i], view)
+        hit = _meet(x, y, z, nx, ny, nz, found[6 * PITCH + i], dx, dy)
+        there, met = ids[i] >= 0, hit > lens[8]
+        rx, ry, rz = (dx, dy, ONE) if met else (x, y, z)
+        slope = (nx * rx + ny * ry + nz * rz) / sqrt(rx * rx + ry * ry + rz * rz)
+        depth[i] = (hit if met else z) if there else f32(np.nan)
+        cos[i] = -slope if there else ZERO
