@@ -6,6 +6,7 @@ Names load on first use (PEP 562), so that importing the package stays cheap.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from renderers.camera import Camera
     from renderers.errors import SceneError, check_shapes
     from renderers.splats import Splats, join
+
+# OpenMP's threads spin while they wait for each other. Where another program holds a core, that
+# turns frames of 5 ms into 100 ms. OpenMP reads this when torch is imported, so this package has
+# to come first; whoever has set it means it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _HOME = {
     "Backend": "renderers.backends",

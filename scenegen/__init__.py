@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import renderers  # noqa: F401  before torch: it says how threads wait
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import renderers  # noqa: F401  before torch: it says how threads wait
+
 if TYPE_CHECKING:
     from spatial_memory.memory import MemoryConfig, ViewMemory
     from spatial_memory.retrieve import Retrieval

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,24 @@ def test_lazy_names_are_what_they_say_twice(package: str) -> None:
         assert not isinstance(second, type(sys)), f"{package}.{name} is a module"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         module.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("package", ["renderers", "spatial_memory", "scenegen", "viewer"])
+def test_threads_are_told_to_sleep_before_torch_starts_them(package: str) -> None:
+    code = (
+        f"import os, sys, {package};"
+        "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    )
+    for given, want in ((None, "passive"), ("active", "active")):
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        if given is not None:
+            environment["OMP_WAIT_POLICY"] = given
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
+        assert done.stdout.split() == [want, "False"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import renderers  # noqa: F401  before torch: it says how threads wait
+
 if TYPE_CHECKING:
     from viewer.app import HOST, PORT, ViewerApp
     from viewer.session import view_photo, view_world
