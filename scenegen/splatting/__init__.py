@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scenegen.splatting.coating import undercoat
     from scenegen.splatting.colors import match_colors
     from scenegen.splatting.lifting import lift, on_sky_shell, snap_flying
+    from scenegen.splatting.refining import Refined, RefineProgress, refine, refine_events
 
 _HOME = {
     "lift": "scenegen.splatting.lifting",
@@ -20,8 +21,22 @@ _HOME = {
     "snap_flying": "scenegen.splatting.lifting",
     "match_colors": "scenegen.splatting.colors",
     "undercoat": "scenegen.splatting.coating",
+    "Refined": "scenegen.splatting.refining",
+    "RefineProgress": "scenegen.splatting.refining",
+    "refine": "scenegen.splatting.refining",
+    "refine_events": "scenegen.splatting.refining",
 }
-__all__ = ["lift", "match_colors", "on_sky_shell", "snap_flying", "undercoat"]
+__all__ = [
+    "Refined",
+    "RefineProgress",
+    "lift",
+    "match_colors",
+    "on_sky_shell",
+    "refine",
+    "refine_events",
+    "snap_flying",
+    "undercoat",
+]
 
 
 def __getattr__(name: str) -> Any:
