@@ -16,6 +16,9 @@ What ``per`` and ``serial`` are is said in metrics.measure.
 
 from __future__ import annotations
 
+import renderers  # noqa: F401  before torch: it says how threads wait
+
+# isort: split
 import contextlib
 import importlib
 import math
