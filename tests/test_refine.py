@@ -16,6 +16,7 @@ from splat_scenes import small_camera, splat
 from renderers import Camera, Render, SceneError, Splats, join, make_renderer
 from renderers.cpu.renderer import CpuRenderer
 from scenegen import splatting
+from scenegen.splatting.density import pruned_and_split
 from scenegen.splatting.losses import photometric_loss, psnr
 from scenegen.splatting.refining import (
     COLOR_RATE,
@@ -232,6 +233,8 @@ def test_many_steps_are_those_of_torch() -> None:
         photometric_loss(renderer.render(moved(), camera).rgb, target.rgb).backward()
         adam.step()
         decay.step()
+        with torch.no_grad():
+            free[1] /= free[1].norm()
     result = splatting.refine(scene, [target], renderer, rounds=rounds)
     assert result.iterations == rounds
     for field in ("means", "quats", "scales", "opacities", "colors"):
@@ -317,3 +320,41 @@ def test_the_house_has_edges_that_one_sample_misses() -> None:
     """The tests above mean something only where pixels mix colours."""
     rgb = seen(PHOTO)[0].numpy()
     assert np.abs(np.diff(rgb, axis=1)).mean() > 0.02
+
+
+def test_splitting_by_hand() -> None:
+    """A faded splat goes; the one pulled most splits along its longest axis, turned to y."""
+    turn = math.sqrt(0.5)  # by 90 degrees about z: x becomes y
+    row = [1.0, 2.0, 3.0, turn, 0.0, 0.0, turn, 0.4, 0.1, 0.2, 0.75, 0.1, 0.2, 0.3]
+    table = np.array([row, row, row, row], np.float32)
+    table[1, 10], table[2, :3] = 0.005, 0.0
+    made, rows = pruned_and_split(table, np.array([1.0, 9.0, 5.0, 0.0], np.float32), 4)
+    assert rows.tolist() == [0, 2, 2, 3]
+    np.testing.assert_array_equal(made[[0, 3]], table[[0, 3]])
+    np.testing.assert_allclose(made[1:3, :3], [[0, -0.2, 0], [0, 0.2, 0]], atol=1e-6)
+    np.testing.assert_allclose(made[1:3, 10], 0.5)  # two of 0.5 hide as much as one of 0.75
+    spread = made[1:3, 7] ** 2 + 0.2**2
+    np.testing.assert_allclose(spread, 0.4**2, rtol=1e-6)
+    np.testing.assert_array_equal(made[1:3, 11:], table[[2, 2], 11:])
+
+
+@pytest.mark.parametrize("budget", [0, 3, 4, 100])
+def test_a_budget_is_kept_and_what_is_not_pulled_stays_whole(budget: int) -> None:
+    row = [0.0, 0, 1, 1, 0, 0, 0, 0.1, 0.1, 0.1, 0.9, 0.5, 0.5, 0.5]
+    table = np.array([row] * 4, np.float32)
+    made, rows = pruned_and_split(table, np.array([0.0, 2.0, 0.0, 1.0], np.float32), budget)
+    assert len(made) == len(rows) == {0: 4, 3: 4, 4: 4, 100: 6}[budget]
+    assert rows.tolist() == ([0, 1, 2, 3] if budget <= 4 else [0, 1, 1, 2, 3, 3])
+
+
+def test_refinement_within_a_budget() -> None:
+    """Splits where the stripes are, keeps the origin of every row, and still gains."""
+    splats, views = house()
+    budget = len(splats) + 200
+    done = splatting.refine(splats, views, make_renderer("cpu"), rounds=4, budget=budget)
+    assert len(splats) < len(done.splats) <= budget
+    assert len(done.rows) == len(done.splats) and (done.rows.diff() >= 0).all()
+    assert done.rows.unique().numel() == len(splats)
+    assert sum(done.after) / 2 >= sum(done.before) / 2 + 1.0
+    again = splatting.refine(splats, views, make_renderer("cpu"), rounds=4, budget=budget)
+    assert values(again.splats) == values(done.splats)

@@ -5,8 +5,9 @@ where depth put them. Each stays within a pixel of its place and near its size: 
 edges run between pixels, which sharpens views that were never stored, too.
 
 Targets are the pixels that a view brought itself. The rest of a stored view is a drawing of the
-world as it was then: to fit it would be to learn its flaws. No splat is added or removed: there is
-one per pixel, and to split more of them was measured to lower the quality of new views.
+world as it was then: to fit it would be to learn its flaws. Splats are pruned and split only when
+a budget is given: there is one per pixel, and to split more was measured to lower the quality of
+views that were never stored.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import prange
+from jaxtyping import Int64
 from torch import Tensor
 
 from renderers import Camera, Renderer, SceneError, Splats
-from renderers.kernels import RENDER_LOCK, kernel
+from renderers.kernels import RENDER_LOCK
+from scenegen.splatting.density import pruned_and_split
 from scenegen.splatting.losses import photometric_loss, psnr
+from scenegen.splatting.stepping import COLUMNS, REACH, STRETCH, gather, in_sight, move
 from spatial_memory import View
 
 f32 = np.float32
@@ -41,27 +44,15 @@ OPACITY_RATE = 0.1
 COLOR_RATE = 0.02
 LAST_RATE = 0.1
 """What the rates fall to, as a share of the first."""
-REACH = 3.0
-"""How far a mean may go from where depth put it, in sizes of its splat: about a pixel."""
-STRETCH = 2.0
-"""Factor by which a scale may grow or shrink."""
 OPACITY_LIMIT = 0.995
 """Opacities stay below this and above its complement, where their logit still moves."""
 SKY_SHELL = 0.6
 """Splats beyond this share of the sky's radius are sky, and keep their places."""
 
-COLUMNS = 14
-"""Numbers per splat: mean (3), quaternion (4), scales (3), opacity, colour (3)."""
 WIDTHS = (3, 4, 3, 1, 3)
-ANCHORS = 7
-"""Numbers per splat that limit its change: first mean (3), first scales (3), size or 0 for sky."""
-MEMORY_1, MEMORY_2 = f32(0.9), f32(0.999)
-"""Decay of the averages of the gradient and of its square (Kingma and Ba 2015, section 2)."""
-LOG_1, LOG_2 = f32(math.log(0.9)), f32(math.log(0.999))
-TINY = f32(1e-20)
-ONE = f32(1.0)
-CHUNK = 4096
-"""Splats that one thread changes at a time."""
+ANCHORS = 11
+"""Numbers per splat that limit its change: first mean (3), unit quaternion (4) and scales (3), and
+its size or 0 for sky."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,9 @@ class Refined:
     """What came of a refinement."""
 
     splats: Splats
-    """Row by row the splats given, changed; the very same object where nothing was gained."""
+    """The splats given, changed; the very same object where nothing was gained."""
+    rows: Int64[Tensor, " m"]
+    """Row in the splats given that each of ``splats`` came from, rising."""
     before: tuple[float, ...]
     """PSNR of each view over its known pixels, dB, as the splats came."""
     after: tuple[float, ...]
@@ -107,10 +100,17 @@ def refine(
     rounds: int = ROUNDS,
     seed: int = 0,
     sky_radius: float | None = None,
+    budget: int | None = None,
 ) -> Refined:
     """Change splats until they render as the views, as :func:`refine_events` does; the result."""
     *_, last = refine_events(
-        splats, views, renderer, rounds=rounds, seed=seed, sky_radius=sky_radius
+        splats,
+        views,
+        renderer,
+        rounds=rounds,
+        seed=seed,
+        sky_radius=sky_radius,
+        budget=budget,
     )
     assert isinstance(last, Refined)
     return last
@@ -124,6 +124,7 @@ def refine_events(
     rounds: int = ROUNDS,
     seed: int = 0,
     sky_radius: float | None = None,
+    budget: int | None = None,
 ) -> Generator[RefineProgress | Refined]:
     """Change splats until they render as the views, step by step.
 
@@ -139,6 +140,8 @@ def refine_events(
         seed: Orders the visits.
         sky_radius: Radius of the sky's sphere around the origin, in metres: splats near it keep
             their places. Left out, there is no sky.
+        budget: Half way, faded splats are taken away and those that are pulled about most are
+            split, up to this many splats in all. Left out, every splat stays.
 
     Yields:
         RefineProgress after every step, then Refined.
@@ -159,7 +162,7 @@ def refine_events(
     visits = [i for i, t in enumerate(targets) for _ in range(OBSERVED_VISITS if t.observed else 1)]
     total, done = rounds * len(visits), 0
     before = tuple(_psnr(state, target, renderer) for target in targets)
-    best = Refined(splats, before, before, 0)
+    best = Refined(splats, torch.arange(len(splats)), before, before, 0)
     for number in range(rounds):
         for place in torch.randperm(len(visits), generator=generator).tolist():
             share = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done / total))
@@ -170,7 +173,10 @@ def refine_events(
             after = tuple(_psnr(state, target, renderer) for target in targets)
             kept = all(a >= b for a, b, t in zip(after, before, targets, strict=True) if t.observed)
             if kept and sum(after) > sum(best.after):
-                best = Refined(state.splats(), before, after, done)
+                best = Refined(state.splats(), torch.from_numpy(state.rows), before, after, done)
+        if budget is not None and number + 1 == rounds // 2:
+            state.rearrange(budget)
+            targets = [_Target(view, state) for view in views]
     yield best
 
 
@@ -183,14 +189,18 @@ class _State:
         plain = [field.detach().cpu().float().reshape(len(splats), -1) for field in fields]
         self.table = torch.cat(plain, 1).numpy()
         self.sh = None if splats.sh is None else splats.sh.detach().cpu().float()
-        sizes = np.abs(self.table[:, 7:10])
-        size = np.sort(sizes, axis=1)[:, 1]
-        if sky_radius is not None:
-            far = np.linalg.norm(self.table[:, :3], axis=1)
-            size = np.where(far > SKY_SHELL * sky_radius, f32(0.0), size)
-        self.anchors = np.column_stack([self.table[:, :3], sizes, size])
+        self.anchors = np.zeros((len(splats), ANCHORS), f32)
+        self.anchors[:, :10] = self.table[:, :10]
+        length = np.linalg.norm(self.table[:, 3:7], axis=1, keepdims=True)
+        self.anchors[:, 3:7] /= np.maximum(length, f32(1e-30))
+        self.anchors[:, 7:10] = scales = np.abs(self.table[:, 7:10])
+        place = np.linalg.norm(self.table[:, :3], axis=1)
+        moves = place <= (math.inf if sky_radius is None else SKY_SHELL * sky_radius)
+        self.anchors[:, 10] = np.where(moves, np.sort(scales, axis=1)[:, 1], f32(0.0))
         self.moments = np.zeros((len(splats), 2, COLUMNS), f32)
         self.seen = np.zeros(len(splats), np.int32)
+        self.pulls = np.zeros(len(splats), f32)
+        self.rows = np.arange(len(splats))
         self._parts = [np.empty(0, f32) for _ in WIDTHS]
 
     def splats(self) -> Splats:
@@ -206,8 +216,21 @@ class _State:
             scales.to(given.scales).contiguous(),
             opacities.to(given.opacities).contiguous(),
             colors.to(given.colors).contiguous(),
-            None if given.sh is None else given.sh.detach(),
+            None if given.sh is None else given.sh.detach()[torch.from_numpy(self.rows)],
         )
+
+    def rearrange(self, budget: int) -> None:
+        """Prune and split; see :func:`density.pruned_and_split`. Halves start anew."""
+        self.table, rows = pruned_and_split(self.table, self.pulls, budget)
+        whole = np.bincount(rows, minlength=len(self.pulls))[rows] == 1
+        self.anchors, self.moments, self.seen = (
+            values[rows] for values in (self.anchors, self.moments, self.seen)
+        )
+        self.anchors[~whole, :3] = self.table[~whole, :3]
+        self.anchors[~whole, 3:6] = np.abs(self.table[~whole, 7:10])
+        self.moments[~whole], self.seen[~whole] = 0.0, 0
+        self.pulls, self.rows = self.pulls[rows], self.rows[rows]
+        self.sh = None if self.sh is None else self.sh[torch.from_numpy(rows)]
 
     def leaves(self, rows: np.ndarray) -> list[Tensor]:
         """The fields of some rows, to be differentiated by. The next call takes their memory."""
@@ -218,7 +241,7 @@ class _State:
             for part, width in zip(self._parts, WIDTHS, strict=True)
         ]
         with RENDER_LOCK:
-            _gather(self.table, rows, *parts)
+            gather(self.table, rows, *parts)
         tensors = [torch.from_numpy(part) for part in parts]
         tensors[3] = tensors[3][:, 0]
         return [tensor.requires_grad_() for tensor in tensors]
@@ -256,7 +279,7 @@ def _rows_in_sight(state: _State, camera: Camera) -> np.ndarray:
     flags = np.empty(len(state.table), np.bool_)
     pose = camera.cam_from_world[:3].float().cpu().contiguous().numpy()
     with RENDER_LOCK:
-        _in_sight(state.table, pose, tuple(f32(x) for x in numbers), flags)
+        in_sight(state.table, pose, tuple(f32(x) for x in numbers), flags)
     return np.flatnonzero(flags).astype(np.int32)
 
 
@@ -278,120 +301,15 @@ def _step(state: _State, target: _Target, renderer: Renderer, share: float) -> f
         gradients = torch.autograd.grad(loss * target.share, leaves, materialize_grads=True)
     rates = (MEAN_RATE, QUAT_RATE, SCALE_RATE, OPACITY_RATE, COLOR_RATE)
     with RENDER_LOCK:
-        _move(
+        move(
             state.table,
             target.rows,
             tuple(gradient.contiguous().numpy() for gradient in gradients),
             state.moments,
             state.seen,
+            state.pulls,
             state.anchors,
             tuple(f32(rate * share) for rate in rates),
             (f32(REACH), f32(STRETCH), f32(OPACITY_LIMIT)),
         )
     return float(loss.detach())
-
-
-@kernel(parallel=True, fast=True)
-def _in_sight(table, pose, lens, flags):
-    """Which splats can touch an image: ``lens`` is (fx, fy, cx, cy, width, height) in pixels."""
-    fx, fy, cx, cy, width, height = lens
-    for i in prange(flags.size):
-        p = table[i]
-        x = pose[0, 0] * p[0] + pose[0, 1] * p[1] + pose[0, 2] * p[2] + pose[0, 3]
-        y = pose[1, 0] * p[0] + pose[1, 1] * p[1] + pose[1, 2] * p[2] + pose[1, 3]
-        z = pose[2, 0] * p[0] + pose[2, 1] * p[1] + pose[2, 2] * p[2] + pose[2, 3]
-        # 3.4 standard deviations of what a splat may grow to, and the way that it may go
-        reach = max(max(abs(p[7]), abs(p[8])), abs(p[9])) * f32(3.4 * STRETCH + REACH)
-        inverse = ONE / max(z, f32(1e-3))
-        slope_x, slope_y = x * inverse, y * inverse
-        spread = reach * inverse * (ONE + abs(slope_x) + abs(slope_y))
-        u, v = fx * slope_x + cx, fy * slope_y + cy
-        wide, tall = fx * spread + f32(4.0), fy * spread + f32(4.0)  # 4: the low-pass filter's
-        inside = (u + wide > f32(0.0)) & (u - wide < width)
-        inside &= (v + tall > f32(0.0)) & (v - tall < height)
-        flags[i] = inside & (z + reach > f32(0.0))  # false for NaN
-
-
-@kernel(parallel=True, fast=True)
-def _gather(table, rows, means, quats, scales, opacities, colors):
-    """Copy some rows of the table, column by column of Splats."""
-    for i in prange(rows.size):
-        p = table[rows[i]]
-        for k in range(3):
-            means[i, k], scales[i, k], colors[i, k] = p[k], p[7 + k], p[11 + k]
-        for k in range(4):
-            quats[i, k] = p[3 + k]
-        opacities[i, 0] = p[10]
-
-
-@kernel(parallel=True, fast=True)
-def _move(table, rows, gradients, moments, seen, anchors, rates, limits):
-    """One step of Adam (Kingma and Ba 2015, algorithm 1) for the splats that a view shows.
-
-    Splats without a gradient wait, averages and all: they are out of sight, not settled.
-
-    Args:
-        table: (n, COLUMNS), changed.
-        rows: (m,) int32 rows that were drawn, none twice.
-        gradients: (m, 3), (m, 4), (m, 3), (m,) and (m, 3): by the fields of Splats.
-        moments: (n, 2, COLUMNS) averages of the gradient and of its square, changed.
-        seen: (n,) steps that each splat took, changed.
-        anchors: (n, ANCHORS).
-        rates: One for each of the five fields.
-        limits: (REACH, STRETCH, OPACITY_LIMIT).
-    """
-    means, quats, scales, opacities, colors = gradients
-    for part in prange(-(-rows.size // CHUNK)):
-        slope, step = np.empty(COLUMNS, np.float32), np.empty(COLUMNS, np.float32)
-        for i in range(part * CHUNK, min(rows.size, (part + 1) * CHUNK)):
-            row = rows[i]
-            p, anchor = table[row], anchors[row]
-            size, opacity = anchor[6], p[10]
-            for k in range(3):  # in sizes, and by the logarithm
-                slope[k], slope[7 + k] = means[i, k] * size, scales[i, k] * p[7 + k]
-                slope[11 + k] = colors[i, k]
-            for k in range(4):
-                slope[3 + k] = quats[i, k]
-            slope[10] = opacities[i] * opacity * (ONE - opacity)  # by the logit
-            total = f32(0.0)
-            for k in range(COLUMNS):
-                total += abs(slope[k])
-            if not (total > f32(0.0) and total < f32(np.inf)):
-                continue
-            seen[row] += 1
-            _adam(slope, moments[row, 0], moments[row, 1], f32(seen[row]), step)
-            _apply(p, anchor, step, rates, limits)
-
-
-@kernel(fast=True)
-def _adam(slope, first, second, count, step):
-    """Update both averages; the step for a rate of 1."""
-    # not powers: those of whole numbers compile to a call that numba's linker does not know
-    whole_1, whole_2 = ONE - math.exp(count * LOG_1), ONE - math.exp(count * LOG_2)
-    for k in range(COLUMNS):
-        first[k] = MEMORY_1 * first[k] + (ONE - MEMORY_1) * slope[k]
-        second[k] = MEMORY_2 * second[k] + (ONE - MEMORY_2) * slope[k] * slope[k]
-        step[k] = -(first[k] / whole_1) / (math.sqrt(second[k] / whole_2) + TINY)
-
-
-@kernel(fast=True)
-def _apply(p, anchor, step, rates, limits):
-    """Change one splat, within its limits."""
-    reach, stretch, high = limits
-    size = anchor[6]
-    x = p[0] + size * rates[0] * step[0] - anchor[0]
-    y = p[1] + size * rates[0] * step[1] - anchor[1]
-    z = p[2] + size * rates[0] * step[2] - anchor[2]
-    far = math.sqrt(x * x + y * y + z * z)
-    stay = reach * size / far if far > reach * size else ONE
-    p[0], p[1], p[2] = anchor[0] + stay * x, anchor[1] + stay * y, anchor[2] + stay * z
-    for k in range(4):
-        p[3 + k] += rates[1] * step[3 + k]
-    for k in range(3):
-        scale = p[7 + k] * math.exp(rates[2] * step[7 + k])
-        bounded = min(max(abs(scale), anchor[3 + k] / stretch), anchor[3 + k] * stretch)
-        p[7 + k] = bounded if scale >= f32(0.0) else -bounded
-        p[11 + k] = min(max(p[11 + k] + rates[4] * step[11 + k], f32(0.0)), ONE)
-    opacity = min(max(p[10], ONE - high), high)
-    odds = opacity / (ONE - opacity) * math.exp(rates[3] * step[10])
-    p[10] = min(max(odds / (ONE + odds), ONE - high), high)
