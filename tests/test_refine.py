@@ -104,6 +104,28 @@ def test_views_that_were_never_stored_gain_as_well(
         assert quality(refined.splats, truth) > quality(world[0], truth)
 
 
+def assert_tips_stay(old: Splats, new: Splats) -> None:
+    """No axis turns so far that its end goes beyond REACH sizes (a half angle for quaternions)."""
+    scales = old.scales.sort(1).values
+    turn = (torch.nn.functional.normalize(new.quats) - old.quats).norm(dim=1)
+    limit = 0.5 * REACH * scales[:, 1] / scales[:, 2]
+    assert (turn <= 1.001 * limit + 1e-5).all()
+
+
+def test_long_splats_turn_little(
+    world: tuple[Splats, list[View]], refined: splatting.Refined
+) -> None:
+    """The wall beside the photograph is seen at a grazing angle: its splats are long and thin."""
+    assert_tips_stay(world[0], refined.splats)
+    long = splat(1.0, 0.9, (1.0, 1.0, 1.0), scale=(0.4, 0.01, 0.01)).to(torch.float32)
+    camera = small_camera()
+    upright = make_renderer("cpu").render(replace(long, scales=long.scales[:, [1, 0, 2]]), camera)
+    target = make_view(upright.rgb, torch.ones(9, 9), camera, "observed")
+    tried = splatting.refine(long, [target], make_renderer("cpu"), rounds=12)
+    assert tried.iterations > 0
+    assert_tips_stay(long, tried.splats)
+
+
 def test_geometry_stays_where_depth_put_it(
     world: tuple[Splats, list[View]], refined: splatting.Refined
 ) -> None:
@@ -355,6 +377,7 @@ def test_refinement_within_a_budget() -> None:
     assert len(splats) < len(done.splats) <= budget
     assert len(done.rows) == len(done.splats) and (done.rows.diff() >= 0).all()
     assert done.rows.unique().numel() == len(splats)
+    assert_tips_stay(splats[done.rows], done.splats)
     assert sum(done.after) / 2 >= sum(done.before) / 2 + 1.0
     again = splatting.refine(splats, views, make_renderer("cpu"), rounds=4, budget=budget)
     assert values(again.splats) == values(done.splats)

@@ -227,7 +227,7 @@ class _State:
             values[rows] for values in (self.anchors, self.moments, self.seen)
         )
         self.anchors[~whole, :3] = self.table[~whole, :3]
-        self.anchors[~whole, 3:6] = np.abs(self.table[~whole, 7:10])
+        self.anchors[~whole, 7:10] = np.abs(self.table[~whole, 7:10])
         self.moments[~whole], self.seen[~whole] = 0.0, 0
         self.pulls, self.rows = self.pulls[rows], self.rows[rows]
         self.sh = None if self.sh is None else self.sh[torch.from_numpy(rows)]
