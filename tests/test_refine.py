@@ -27,6 +27,7 @@ from scenegen.splatting.refining import (
     REACH,
     SCALE_RATE,
     STRETCH,
+    _State,
 )
 from spatial_memory import View
 from spatial_memory.views import make_view
@@ -377,7 +378,18 @@ def test_refinement_within_a_budget() -> None:
     assert len(splats) < len(done.splats) <= budget
     assert len(done.rows) == len(done.splats) and (done.rows.diff() >= 0).all()
     assert done.rows.unique().numel() == len(splats)
-    assert_tips_stay(splats[done.rows], done.splats)
     assert sum(done.after) / 2 >= sum(done.before) / 2 + 1.0
     again = splatting.refine(splats, views, make_renderer("cpu"), rounds=4, budget=budget)
     assert values(again.splats) == values(done.splats)
+
+
+def test_halves_are_held_to_their_own_place_and_size(world: tuple[Splats, list[View]]) -> None:
+    state = _State(world[0], None)
+    quats = state.anchors[:, 3:7].copy()
+    state.pulls[7] = 1.0
+    state.rearrange(len(world[0]) + 1)
+    np.testing.assert_array_equal(state.rows[6:10], [6, 7, 7, 8])
+    np.testing.assert_array_equal(state.anchors[:, :3], state.table[:, :3])
+    np.testing.assert_array_equal(state.anchors[:, 3:7], quats[state.rows])
+    np.testing.assert_array_equal(state.anchors[:, 7:10], state.table[:, 7:10])
+    assert (state.anchors[7, :3] != state.anchors[8, :3]).any()
