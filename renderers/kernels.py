@@ -25,7 +25,7 @@ every machine, abort the process when two Python threads use them at once."""
 FLOAT_RULES = {"contract", "nsz", "arcp", "afn"}
 """Liberties the compiler may take in fast kernels. NaN and infinity keep their meaning, and sums
 their order: work is cut into blocks of fixed size, so bits do not depend on the threads."""
-OURS = ("renderers.", "spatial_memory.")
+OURS = ("renderers.", "spatial_memory.", "scenegen.")
 """Packages whose kernels are announced when they compile."""
 
 
