@@ -118,7 +118,7 @@ class GsplatRenderer:
     def _prepared(self, splats: Splats) -> _Scene:
         if torch.is_grad_enabled() and splats.requires_grad:
             return _prepare(splats, self._device, ())
-        stamp = _stamp(splats)
+        stamp = splats.stamp
         scene = self._scenes.get(splats)
         if scene is None or scene.stamp != stamp:
             with torch.inference_mode(False), torch.no_grad():
@@ -153,16 +153,6 @@ def _refuse_gradients(cameras: Sequence[Camera]) -> None:
             why="this renderer differentiates in the splats and in the camera's pose only",
             fix="detach px_from_cam, or use renderer 'reference'",
         )
-
-
-def _stamp(splats: Splats) -> tuple[tuple[int, int], ...]:
-    """Changes when an optimiser writes into the tensors of otherwise immutable splats."""
-    values = (getattr(splats, field.name) for field in fields(splats))
-    return tuple(
-        (value.data_ptr(), 0 if value.is_inference() else value._version)
-        for value in values
-        if value is not None
-    )
 
 
 def _prepare(splats: Splats, device: torch.device, stamp: tuple[tuple[int, int], ...]) -> _Scene:

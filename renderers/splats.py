@@ -92,6 +92,19 @@ class Splats:
         finite = [v[..., None].isfinite().flatten(1).all(1) for v in values if v is not None]
         return torch.stack(finite).all(0) & (self.quats != 0).any(1)
 
+    @property
+    def stamp(self) -> tuple[tuple[int, int], ...]:
+        """Address and number of writes of each field's tensor.
+
+        Changes when an optimiser writes into the tensors of otherwise immutable splats.
+        """
+        values = (getattr(self, field.name) for field in fields(self))
+        return tuple(
+            (value.data_ptr(), 0 if value.is_inference() else value._version)
+            for value in values
+            if value is not None
+        )
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Splats:
         return Splats(
             change(self.means),
@@ -131,14 +144,8 @@ def parts_of(splats: Splats) -> tuple[Splats, ...]:
     """
     parts = [part() for part in _parts.get(splats, ())]
     alive = [part for part in parts if part is not None]
-    untouched = all(_untouched(part) for part in (splats, *alive))
+    untouched = not any(writes for part in (splats, *alive) for _, writes in part.stamp)
     return tuple(alive) if len(alive) == len(parts) and untouched else ()
-
-
-def _untouched(splats: Splats) -> bool:
-    """Whether nothing was written into the tensors since they were made."""
-    values = (getattr(splats, field.name) for field in fields(splats))
-    return all(v is None or v.is_inference() or v._version == 0 for v in values)
 
 
 def _padded_sh(part: Splats, k: int) -> Tensor:

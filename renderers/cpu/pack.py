@@ -69,7 +69,7 @@ def packed(splats: Splats) -> PackedScene:
     Rows that no camera can see are left out: NaN or infinite values, a zero quaternion, an
     opacity below ALPHA_CUT. Call it under RENDER_LOCK.
     """
-    stamp = _stamp(splats)
+    stamp = splats.stamp
     scene = _scenes.get(splats)
     if scene is None or scene.stamp != stamp:
         scene = _scenes[splats] = PackedScene(_segments(splats), stamp)
@@ -85,16 +85,6 @@ def _segments(splats: Splats) -> tuple[Segment, ...]:
         segments += [replace(s, first=s.first + first) for s in packed(part).segments]
         first += len(part)
     return tuple(segments)
-
-
-def _stamp(splats: Splats) -> tuple[tuple[int, int], ...]:
-    """Changes when an optimiser writes into the tensors of otherwise immutable splats."""
-    values = (getattr(splats, field.name) for field in fields(splats))
-    return tuple(
-        (value.data_ptr(), 0 if value.is_inference() else value._version)
-        for value in values
-        if value is not None
-    )
 
 
 def pack(splats: Splats, order: Int64[Tensor, " n"] | None = None) -> Segment:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+
+from renderers.reference import rotation_matrices
 
 OPACITY_MIN = 0.01
 """A splat that has faded below this is taken away."""
@@ -45,19 +48,9 @@ def _halve(table: np.ndarray, half: np.ndarray, side: np.ndarray) -> None:
     scales = np.abs(table[half, 7:10])
     axis = scales.argmax(1)
     longest = scales[np.arange(len(axis)), axis]
-    direction = _axes(table[half, 3:7].astype(np.float64))[np.arange(len(axis)), :, axis]
+    columns = rotation_matrices(torch.from_numpy(table[half, 3:7]).double()).numpy()
+    direction = columns[np.arange(len(axis)), :, axis]
     table[half, :3] += (side[half] * OFFSET * longest)[:, None] * direction
     rows = np.flatnonzero(half)
     table[rows, 7 + axis] *= np.sqrt(1.0 - OFFSET**2)
     table[half, 10] = 1.0 - np.sqrt(1.0 - table[half, 10])
-
-
-def _axes(quats: np.ndarray) -> np.ndarray:
-    """(n, 3, 3) rotation matrices: column k is where axis k of the splat points."""
-    w, x, y, z = (quats / np.linalg.norm(quats, axis=1, keepdims=True)).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.array(rows).transpose(2, 0, 1)
