@@ -15,19 +15,22 @@ import renderers  # noqa: F401  before torch: it says how threads wait
 
 if TYPE_CHECKING:
     from spatial_memory.memory import MemoryConfig, ViewMemory
+    from spatial_memory.reasons import Candidate
     from spatial_memory.retrieve import Retrieval
+    from spatial_memory.store import ViewStore
     from spatial_memory.surfels import Surfels
-    from spatial_memory.views import View, ViewStore
+    from spatial_memory.views import View
 
 _HOME = {
+    "Candidate": "spatial_memory.reasons",
     "MemoryConfig": "spatial_memory.memory",
     "ViewMemory": "spatial_memory.memory",
     "Retrieval": "spatial_memory.retrieve",
     "Surfels": "spatial_memory.surfels",
     "View": "spatial_memory.views",
-    "ViewStore": "spatial_memory.views",
+    "ViewStore": "spatial_memory.store",
 }
-__all__ = ["MemoryConfig", "Retrieval", "Surfels", "View", "ViewMemory", "ViewStore"]
+__all__ = ["Candidate", "MemoryConfig", "Retrieval", "Surfels", "View", "ViewMemory", "ViewStore"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,15 +23,18 @@ _MIDDLE_LEVEL = 32  # the level of voxels of 1 m
 
 
 class HashGrid:
-    """Chains of surfels by voxel. Answers do not depend on the order of insertion."""
+    """Chains of surfels by voxel. Answers do not depend on the order of insertion or removal."""
 
     def __init__(self) -> None:
         self._heads = np.full(1024, -1, np.int32)
-        self._entries = Columns(slot=(np.int64, ()), next=(np.int32, ()), level=(np.int8, ()))
+        self._entries = Columns(slot=(np.int32, ()), next=(np.int32, ()), level=(np.int8, ()))
         self._population = np.zeros(_LEVELS, np.int64)
 
     def extend(self, points: np.ndarray, radii: np.ndarray) -> None:
-        """Insert the rows of ``points`` (n, 3) and ``radii`` (n,) that are not in the grid yet."""
+        """Insert the rows of ``points`` (n, 3) and ``radii`` (n,) that are not in the grid yet.
+
+        Rows of radius 0 are left out.
+        """
         done, count = len(self._entries), len(points)
         self._entries.append(count - done, slot=0, next=-1, level=0)
         if count > len(self._heads) // 2:
@@ -45,6 +48,11 @@ class HashGrid:
         """Put ``rows`` into the voxels where they belong now."""
         e = self._entries
         _relink(rows, points, radii, self._heads, e.slot, e.next, e.level, self._population)
+
+    def remove(self, rows: np.ndarray) -> None:
+        """Take ``rows`` out, so that nothing matches them any more."""
+        e = self._entries
+        _unlink(rows, self._heads, e.slot, e.next, e.level, self._population)
 
     def match(
         self,
@@ -101,6 +109,8 @@ def _slot_of(points, row, level, slots):
 @kernel()
 def _insert(points, radii, start, heads, slot, following, levels, population):
     for row in range(start, points.shape[0]):
+        if not radii[row] > 0.0:
+            continue
         level = _level_of(radii[row])
         place = _slot_of(points, row, level, len(heads))
         slot[row], levels[row], following[row] = place, level, heads[place]
@@ -115,17 +125,29 @@ def _relink(rows, points, radii, heads, slot, following, levels, population):
         place = _slot_of(points, row, level, len(heads))
         if place == slot[row] and level == levels[row]:
             continue
-        before, here = -1, heads[slot[row]]
-        while here != row:
-            before, here = here, following[here]
-        if before < 0:
-            heads[slot[row]] = following[row]
-        else:
-            following[before] = following[row]
-        population[levels[row]] -= 1
+        _leave(row, heads, slot, following, levels, population)
         population[level] += 1
         slot[row], levels[row], following[row] = place, level, heads[place]
         heads[place] = row
+
+
+@kernel()
+def _unlink(rows, heads, slot, following, levels, population):
+    for row in rows:
+        _leave(row, heads, slot, following, levels, population)
+
+
+@kernel()
+def _leave(row, heads, slot, following, levels, population):
+    """Take a surfel out of its chain."""
+    before, here = -1, heads[slot[row]]
+    while here != row:
+        before, here = here, following[here]
+    if before < 0:
+        heads[slot[row]] = following[row]
+    else:
+        following[before] = following[row]
+    population[levels[row]] -= 1
 
 
 @kernel()

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderers.kernels import kernel
+from spatial_memory.blocks import BLOCK, Blocks, boxes_around
 from spatial_memory.columns import Columns
 from spatial_memory.hashgrid import HashGrid
 from spatial_memory.observers import Observers
 from spatial_memory.sampling import Samples
-from spatial_memory.sight import Sight, seen_from
+from spatial_memory.sight import seen_from
+from spatial_memory.sights import Sights
 
 COLUMNS = {
     "points": (np.float32, (3,)),
@@ -39,12 +41,14 @@ class FuseRules:
     """Largest distance off the plane to merge, as a share of the depth."""
     min_cos: float
     """Smallest cosine between normals to merge."""
-    tolerance: float
-    """Relative depth error within which a view has seen a surfel."""
 
 
 class Surfels:
-    """Struct of arrays, one row per surfel; rows keep their order for life."""
+    """Struct of arrays, one row per surfel; rows keep their order for life.
+
+    What is dropped leaves gaps, rows of radius 0, until :meth:`tidy` closes them: that costs as
+    much as all surfels, and is done once a quarter of them is gone or somebody wants to see them.
+    """
 
     points: np.ndarray
     """(n, 3) centres in the world, in metres."""
@@ -65,25 +69,33 @@ class Surfels:
 
     def __init__(self) -> None:
         self._table = Columns(**COLUMNS)
-        self._grid = HashGrid()
-        self.observers = Observers()
+        self._gaps = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._grid, self.blocks = HashGrid(), Blocks()
+        self.observers = Observers(BLOCK)
         """Which views have seen which surfel."""
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def alive(self) -> int:
+        """How many surfels there are, gaps not counted."""
+        return len(self._table) - self._gaps
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name not in COLUMNS:
             raise AttributeError(f"surfels have no {name!r}")
         return getattr(self._table, name)
 
+    def discs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Copies of points (m, 3), normals (m, 3) and radii (m,) of some rows."""
+        return self.points[rows], self.normals[rows], self.radii[rows]
+
     def fuse(
-        self,
-        samples: Samples,
-        view_id: int,
-        provenance: int,
-        sights: Mapping[int, Sight],
-        rules: FuseRules,
+        self, samples: Samples, view_id: int, provenance: int, sights: Sights, rules: FuseRules
     ) -> int:
         """Bring the samples of a new view into the map.
 
@@ -92,7 +104,7 @@ class Surfels:
             view_id: Its id, above all earlier ones.
             provenance: Index into views.PROVENANCES.
             sights: The sights of all views held, the new one among them.
-            rules: What merges, and what counts as seen.
+            rules: What merges.
 
         Returns:
             How many surfels are new.
@@ -103,20 +115,23 @@ class Surfels:
             rules.depth_share,
             rules.min_cos,
         )
-        new = matches < 0
-        seen = seen_from(sights[view_id], self.points, self.normals, self.radii, rules.tolerance)
-        seen[matches[~new]] = True
-        self._update(samples, matches, provenance)
-        rows = np.flatnonzero(seen)
+        new, met = matches < 0, np.unique(matches[matches >= 0])
+        near = self.blocks.in_sight([sights.frustum(view_id)], self.points, self.radii)
+        seen = seen_from(sights[view_id], *self.discs(near), sights.tolerance)
+        rows = np.union1d(near[seen], met)
+        self._update(samples, matches, met, provenance)
         self.last_seen[rows] = view_id
         self.observers.add(rows, view_id)
         self._add(samples, new, view_id, provenance)
-        self._note_earlier_views(int(new.sum()), view_id, sights, rules.tolerance)
-        return int(new.sum())
+        count = int(np.count_nonzero(new))
+        if count:
+            self._note_earlier_views(len(self) - count, view_id, sights)
+        return count
 
-    def _update(self, samples: Samples, matches: np.ndarray, provenance: int) -> None:
+    def _update(
+        self, samples: Samples, matches: np.ndarray, rows: np.ndarray, provenance: int
+    ) -> None:
         """Move the surfels that were met again to the mean of what was seen, by confidence."""
-        rows = np.unique(matches[matches >= 0])
         _average(
             samples.points,
             samples.normals,
@@ -134,6 +149,7 @@ class Surfels:
             self.provenance,
         )
         self._grid.moved(rows, self.points, self.radii)
+        self.blocks.widen(rows, self.points, self.radii)
 
     def _add(self, samples: Samples, new: np.ndarray, view_id: int, provenance: int) -> None:
         count, start = int(new.sum()), len(self)
@@ -148,71 +164,79 @@ class Surfels:
             last_seen=view_id,
             provenance=provenance,
         )
-        self._grid.extend(self.points, self.radii)
+        self._index()
         self.observers.add_surfels(count)
         self.observers.add(np.arange(start, start + count), view_id)
 
-    def _note_earlier_views(
-        self, count: int, view_id: int, sights: Mapping[int, Sight], tolerance: float
-    ) -> None:
-        start = len(self) - count
-        points, normals, radii = self.points[start:], self.normals[start:], self.radii[start:]
-        for earlier, sight in sights.items():
-            if earlier != view_id and count:
-                seen = seen_from(sight, points, normals, radii, tolerance)
+    def _index(self) -> None:
+        self._grid.extend(self.points, self.radii)
+        self.blocks.extend(self.points, self.radii)
+
+    def _note_earlier_views(self, start: int, view_id: int, sights: Sights) -> None:
+        """Find the views that have seen the surfels from ``start`` on."""
+        discs = self.points[start:], self.normals[start:], self.radii[start:]
+        for earlier in sights.reaching(*boxes_around(discs[0], discs[2])):
+            if earlier != view_id:
+                seen = seen_from(sights[earlier], *discs, sights.tolerance)
                 self.observers.add(start + np.flatnonzero(seen), earlier)
 
     def drop_view(self, view_id: int) -> int:
         """Forget what a view has seen, and the surfels that only it has seen; return how many."""
-        orphans = self.observers.drop_view(view_id)
-        self._keep(~orphans)
-        return int(orphans.sum())
+        return self._drop(self.observers.drop_view(view_id))
 
     def drop_box(self, low: np.ndarray, high: np.ndarray) -> int:
         """Forget the surfels whose centres lie in a box (corners included); return how many."""
-        inside = np.all((self.points >= low) & (self.points <= high), axis=1)
-        self._keep(~inside)
-        return int(inside.sum())
+        rows = self.blocks.in_box(low, high, self.points)
+        return self._drop(rows[self.radii[rows] > 0.0])
 
-    def _keep(self, mask: np.ndarray) -> None:
-        if mask.all():
-            return
-        self._table.keep(mask)
-        self.observers.keep_surfels(mask)
-        self._index()
+    def _drop(self, rows: np.ndarray) -> int:
+        self._grid.remove(rows)
+        self.observers.drop_surfels(rows)
+        self.radii[rows] = 0.0
+        self._gaps += len(rows)
+        if self._gaps > len(self) // 4:
+            self.tidy()
+        return len(rows)
 
-    def _index(self) -> None:
-        self._grid = HashGrid()
-        self._grid.extend(self.points, self.radii)
+    def tidy(self) -> None:
+        """Close the gaps; the order of rows stays."""
+        if self._gaps:
+            mask = self.radii > 0.0
+            counts, views = self.observers.sets_of(0, len(self))
+            self._table.keep(mask)
+            self._gaps = 0
+            self._start()
+            self.observers.append(counts[mask], views)  # nobody has seen a gap
+            self._index()
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All columns and all observers, as arrays to save."""
-        surfels, views = self.observers.pairs()
-        columns = {name: getattr(self, name) for name in COLUMNS}
-        return columns | {"observed_surfel": surfels, "observed_by": views}
+    def arrays(self, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+        """All columns and all observers of some rows, as arrays to save. There must be no gaps."""
+        assert self._gaps == 0
+        counts, views = self.observers.sets_of(start, len(self) if stop is None else stop)
+        columns = {name: getattr(self, name)[start:stop] for name in COLUMNS}
+        return columns | {"observed": counts, "observed_by": views}
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Surfels:
-        """The inverse of :meth:`arrays`.
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add rows that :meth:`arrays` gave.
 
         Raises:
             KeyError: A column is missing.
             ValueError: Shapes or dtypes do not fit, or observers point nowhere.
         """
-        surfels = cls()
         count = len(arrays["radii"])
         for name, (dtype, shape) in COLUMNS.items():
             if arrays[name].shape != (count, *shape) or arrays[name].dtype != dtype:
                 raise ValueError(f"column {name} is {arrays[name].dtype} {arrays[name].shape}")
-        rows, views = arrays["observed_surfel"], arrays["observed_by"]
-        if rows.ndim != 1 or rows.shape != views.shape:
+        if count and not arrays["radii"].min() > 0.0:
+            raise ValueError("a surfel has no radius")
+        sets, views = arrays["observed"], arrays["observed_by"]
+        if sets.shape != (count,) or sets.min(initial=0) < 0 or sets.sum() != len(views):
             raise ValueError("observers are incomplete")
-        if len(rows) and (rows.min() < 0 or rows.max() >= count):
-            raise ValueError("observers of surfels that are not there")
-        surfels._table.append(count, **{name: arrays[name] for name in COLUMNS})
-        surfels.observers.restore(count, rows.astype(np.int32), views.astype(np.int32))
-        surfels._index()
-        return surfels
+        if views.min(initial=0) < 0:
+            raise ValueError("observers are no views")
+        self._table.append(count, **{name: arrays[name] for name in COLUMNS})
+        self.observers.append(sets.astype(np.int32), views.astype(np.int32))
+        self._index()
 
 
 @kernel()
