@@ -1,11 +1,13 @@
-"""Which views have seen which surfel: one set of view ids per surfel.
+"""Which views have seen which surfel: sets of view ids, kept per block of 64 neighbouring rows.
 
-All sets lie in one pool of int32, each in a slot of 4, 8, 16 ... places. A set that outgrows its
-slot moves into one twice as large and leaves the old one to others, so that adding costs what is
-added, whatever is there already. No result depends on the order within a set.
+A view that sees a surfel mostly sees its neighbours too. So a block has one entry per view, with
+one bit per surfel: 12 bytes for up to 64 pairs. The entries of a block lie in a slot of 4, 8, 16
+... places in one pool. A block that outgrows its slot moves into one twice as large and leaves the
+old one to others, so that adding costs what is added, whatever is there already. No result
+depends on the order of entries.
 
 Two more things are kept at hand: how many surfels only one view has seen, which is what
-forgetting it would lose, and the blocks of rows in which a view has seen anything.
+forgetting it would lose, and the blocks in which a view has seen anything.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ import numpy as np
 from renderers.kernels import kernel
 from spatial_memory.columns import Columns
 
+BLOCK = 64
+"""Surfels per block: one bit each."""
+
 _CLASSES = 30  # slots of 4, 8 ... 2^31 places
 _MAX_PARTS = 16
 
@@ -22,24 +27,14 @@ _MAX_PARTS = 16
 class Observers:
     """Sets of view ids, one per surfel."""
 
-    def __init__(self, block: int) -> None:
-        """Create sets for no surfels.
-
-        Args:
-            block: Rows per block.
-        """
-        self._block = block
-        self._sets = Columns(start=(np.int32, ()), count=(np.int32, ()), size=(np.int8, ()))
-        self._pool = np.empty(1024, np.int32)
+    def __init__(self) -> None:
+        self._counts = Columns(seen_by=(np.int32, ()))
+        self._slots = Columns(start=(np.int32, ()), count=(np.int32, ()), size=(np.int8, ()))
+        self._views, self._masks = np.zeros(1024, np.int32), np.zeros(1024, np.int64)
         self._free = np.full(_CLASSES, -1, np.int32)  # first free slot of each size
-        self._used = np.zeros(1, np.int64)  # places of the pool given out so far
-        self._alone = np.zeros(64, np.int64)
+        self._used = np.zeros(1, np.int64)  # places given out so far
+        self._alone = np.zeros(64, np.int64)  # by view id
         self._blocks: dict[int, list[np.ndarray]] = {}
-
-    @property
-    def sets(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Start and length of each surfel's set, int32 (n,), and the pool that holds them all."""
-        return self._sets.start, self._sets.count, self._pool
 
     @property
     def view_ids(self) -> frozenset[int]:
@@ -48,33 +43,38 @@ class Observers:
 
     def add_surfels(self, count: int) -> None:
         """Make room for new surfels, which nobody has seen yet."""
-        self._sets.append(count, start=0, count=0, size=0)
+        self._counts.append(count, seen_by=0)
+        blocks = -(-len(self._counts) // BLOCK) - len(self._slots)
+        self._slots.append(blocks, start=0, count=0, size=0)
 
     def add(self, surfels: np.ndarray, view_id: int) -> None:
-        """Note that a view has seen these surfels; it must not be among their observers yet.
+        """Note that a view has seen these surfels.
 
         Args:
-            surfels: (m,) rows, ascending, each once.
+            surfels: (m,) rows, ascending.
             view_id: The view.
         """
-        if len(surfels) == 0:
-            return
-        s = self._sets
-        self._pool = _grown(
-            self._pool, int(self._used[0]) + _places_needed(surfels, s.count, s.size)
-        )
-        self._alone = _grown(self._alone, view_id + 1)
-        _add(surfels, view_id, s.start, s.count, s.size, *self._state())
-        self._note_blocks(view_id, surfels // self._block)
+        blocks, masks = _grouped(surfels)
+        if len(blocks):
+            self._merge(blocks, np.full(len(blocks), view_id, np.int32), masks)
+            self._note(view_id, blocks)
 
-    def _state(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        return self._pool, self._free, self._used, self._alone
+    def _merge(self, blocks: np.ndarray, views: np.ndarray, masks: np.ndarray) -> None:
+        """Add entries: block, view and bits of each. Those of one block stand together."""
+        room = int(self._used[0]) + _places_needed(blocks, self._slots.count)
+        self._views, self._masks = _grown(self._views, room), _grown(self._masks, room)
+        self._alone = _grown(self._alone, int(views.max()) + 1)
+        place = np.full(len(self._alone), -1, np.int32)
+        _merge(blocks, views, masks, *self._state(), self._free, self._used, place)
 
-    def _note_blocks(self, view_id: int, blocks: np.ndarray) -> None:
-        first = np.ones(len(blocks), np.bool_)
-        first[1:] = blocks[1:] != blocks[:-1]
+    def _state(self) -> tuple[np.ndarray, ...]:
+        s = self._slots
+        counts, pools = self._counts.seen_by, (self._views, self._masks)
+        return s.start, s.count, s.size, *pools, counts, self._alone
+
+    def _note(self, view_id: int, blocks: np.ndarray) -> None:
         parts = self._blocks.setdefault(view_id, [])
-        parts.append(blocks[first].astype(np.int32))
+        parts.append(blocks.astype(np.int32))
         if len(parts) > _MAX_PARTS:
             parts[:] = [np.unique(np.concatenate(parts))]
 
@@ -83,8 +83,8 @@ class Observers:
         if view_id not in self._blocks:
             return np.empty(0, np.int64)
         blocks = np.unique(np.concatenate(self._blocks[view_id]))
-        rows = np.empty(len(blocks) * self._block, np.int64)
-        return rows[: _seen_by(blocks, self._block, view_id, *self.sets, rows)]
+        rows = np.empty(len(blocks) * BLOCK, np.int64)
+        return rows[: _seen_by(blocks, view_id, *self._state(), rows)]
 
     def seen_alone(self, view_ids: np.ndarray) -> np.ndarray:
         """How many surfels each of these views (v,) has seen and no other view: (v,) int64."""
@@ -92,8 +92,9 @@ class Observers:
         return self._alone[view_ids]
 
     def withdraw(self, surfels: np.ndarray, view_id: int) -> None:
-        """Note that a view no longer shows these surfels (m,)."""
-        _withdraw(surfels, view_id, *self.sets, self._alone)
+        """Note that a view no longer shows these surfels: (m,) rows, ascending."""
+        blocks, masks = _grouped(surfels)
+        _withdraw(blocks, masks, view_id, *self._state())
 
     def drop_view(self, view_id: int) -> np.ndarray:
         """Forget what a view has seen.
@@ -104,49 +105,107 @@ class Observers:
         rows = self.seen_by(view_id)
         self.withdraw(rows, view_id)
         self._blocks.pop(view_id, None)
-        return rows[self._sets.count[rows] == 0]
+        return rows[self._counts.seen_by[rows] == 0]
 
     def drop_surfels(self, rows: np.ndarray) -> None:
-        """Forget who has seen these rows, and let others have their places."""
-        s = self._sets
-        _empty(rows, s.start, s.count, s.size, self._pool, self._free, self._alone)
+        """Forget who has seen these rows (m,), ascending."""
+        blocks, masks = _grouped(rows)
+        _forget(blocks, masks, *self._state())
+
+    def add_up(self, surfels: np.ndarray, amounts: np.ndarray, sums: np.ndarray) -> None:
+        """Add the amount of each surfel to the sums of all views that have seen it.
+
+        Args:
+            surfels: (m,) rows, ascending.
+            amounts: (m,) what each is worth.
+            sums: By view id; changed.
+        """
+        _add_up(surfels, amounts, *self._state(), sums)
+
+    def take_out(
+        self, surfels: np.ndarray, view_id: int, amounts: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Take the amounts of all surfels that a view has seen out of all sums, and set them to 0.
+
+        Args:
+            surfels: (m,) rows, ascending.
+            view_id: The view.
+            amounts: (m,) as in :meth:`add_up`; changed.
+            sums: By view id; changed.
+        """
+        _take_out(surfels, view_id, amounts, *self._state(), sums)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """All (surfel, view) pairs as two int32 arrays, sorted by surfel, then by view."""
-        counts, views = self.sets_of(0, len(self._sets))
-        return np.repeat(np.arange(len(counts), dtype=np.int32), counts), views
+        count = int(self._counts.seen_by.sum(dtype=np.int64))
+        surfels, views = np.empty(count, np.int32), np.empty(count, np.int32)
+        _unpack(*self.entries(0, len(self._slots)), surfels, views)
+        return surfels, views
 
-    def sets_of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sizes of the sets of rows ``start`` to ``stop``; the sets in a row, each ascending."""
-        starts, counts = self._sets.start[start:stop], self._sets.count[start:stop].copy()
-        views = np.empty(int(counts.sum(dtype=np.int64)), np.int32)
-        _unpack(starts, counts, self._pool, views)
-        return counts, views
+    def entries(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What there is of the blocks from ``start`` to ``stop``.
 
-    def append(self, counts: np.ndarray, views: np.ndarray) -> None:
-        """Add surfels together with their sets.
+        Returns:
+            (b,) int32 number of entries of each block; view ids, int32, and bits, int64, of all
+            entries, block by block and by rising view id.
+        """
+        starts, counts = self._slots.start[start:stop], self._slots.count[start:stop].copy()
+        count = int(counts.sum(dtype=np.int64))
+        views, masks = np.empty(count, np.int32), np.empty(count, np.int64)
+        _list(starts, counts, self._views, self._masks, views, masks)
+        return counts, views, masks
+
+    def restore(self, blocks: np.ndarray, views: np.ndarray, masks: np.ndarray) -> None:
+        """Add entries of surfels that are there already.
 
         Args:
-            counts: (n,) size of each set.
-            views: The sets, one after another, each without repetition.
+            blocks: (e,) the block of each, ascending.
+            views: (e,) view ids, int32.
+            masks: (e,) int64 bits.
         """
-        first = len(self._sets)
-        self.add_surfels(len(counts))
-        s = self._sets
-        self._alone = _grown(self._alone, int(views.max(initial=-1)) + 1)
-        self._pool = _grown(self._pool, int(self._used[0]) + _slots(counts))
-        _pack(first, counts, views, s.start, s.count, s.size, self._pool, self._used, self._alone)
-        self._list_blocks(first, counts, views)
+        if len(blocks) == 0:
+            return
+        self._merge(blocks, views, masks)
+        order = np.argsort(views, kind="stable")
+        found, first = np.unique(views[order], return_index=True)
+        for view_id, part in zip(found.tolist(), np.split(blocks[order], first[1:]), strict=True):
+            self._note(view_id, part)
 
-    def _list_blocks(self, first: int, counts: np.ndarray, views: np.ndarray) -> None:
-        last, fill = np.full(len(self._alone), -1), np.zeros(len(self._alone), np.int64)
-        _blocks_by_view(first, counts, views, self._block, last, fill, np.empty(0, np.int32))
-        ends = np.cumsum(fill)
-        starts, blocks = ends - fill, np.empty(int(ends[-1]), np.int32)
-        last[:] = -1
-        _blocks_by_view(first, counts, views, self._block, last, starts.copy(), blocks)
-        for view_id in np.flatnonzero(fill).tolist():
-            self._note_blocks(view_id, blocks[starts[view_id] : ends[view_id]])
+
+def single_bits(surfels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The block (m,) int64 and the bit (m,) int64 of each of some rows."""
+    rows = surfels.astype(np.int64)
+    return rows // BLOCK, np.left_shift(np.int64(1), rows % BLOCK)
+
+
+def renumbered(
+    first: int, entries: tuple[np.ndarray, np.ndarray, np.ndarray], rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries after some surfels have gone and the others have closed ranks.
+
+    Args:
+        first: The first block.
+        entries: What :meth:`Observers.entries` gave for it and those after it.
+        rows: (n,) new row of every old row, -1 for those gone.
+
+    Returns:
+        Blocks, views and bits, as for :meth:`Observers.restore`.
+    """
+    room = 2 * len(entries[1])
+    blocks, views, masks = (
+        np.empty(room, np.int64),
+        np.empty(room, np.int32),
+        np.empty(room, np.int64),
+    )
+    count = _renumber(first, *entries, rows, blocks, views, masks)
+    return blocks[:count], views[:count], masks[:count]
+
+
+def _grouped(surfels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, ascending, as blocks (b,) and bits (b,)."""
+    blocks, bits = single_bits(surfels)
+    starts = np.flatnonzero(np.diff(blocks, prepend=-1))
+    return blocks[starts], np.bitwise_or.reduceat(bits, starts) if len(starts) else bits
 
 
 def _grown(array: np.ndarray, size: int) -> np.ndarray:
@@ -164,132 +223,217 @@ def _capacity(size):
 
 
 @kernel()
-def _places_needed(surfels, count, size):
-    """Places that the sets which are full will take when they grow."""
-    places = 0
-    for row in surfels:
-        if count[row] == _capacity(size[row]):
-            places += _capacity(size[row] + 1)
+def _places_needed(blocks, count):
+    """A bound on the places that blocks take when they get these entries."""
+    places, i = 0, 0
+    while i < len(blocks):
+        first = i
+        while i < len(blocks) and blocks[i] == blocks[first]:
+            i += 1
+        places += 8 + 4 * (count[blocks[first]] + i - first)
     return places
 
 
 @kernel()
-def _add(surfels, view_id, start, count, size, pool, free, used, alone):
-    for row in surfels:
-        if count[row] == _capacity(size[row]):
-            _move(row, start, count, size, pool, free, used)
-        if count[row] == 0:
-            alone[view_id] += 1
-        elif count[row] == 1:
-            alone[pool[start[row]]] -= 1
-        pool[start[row] + count[row]] = view_id
-        count[row] += 1
+def _merge(
+    blocks, views, masks, start, count, size, pool, bits, counts, alone, free, used, place
+):  # fmt: skip
+    """Add entries. ``place`` tells where a view stands in the current block; -1: nowhere."""
+    for i in range(len(blocks)):
+        block, view = blocks[i], views[i]
+        if i == 0 or block != blocks[i - 1]:
+            for k in range(count[block]):
+                place[pool[start[block] + k]] = k
+        if place[view] < 0:
+            if count[block] == _capacity(size[block]):
+                _move(block, start, count, size, pool, bits, free, used)
+            place[view] = count[block]
+            pool[start[block] + count[block]] = view
+            bits[start[block] + count[block]] = 0
+            count[block] += 1
+        entry = start[block] + place[view]
+        for bit in range(BLOCK):
+            if (masks[i] & ~bits[entry]) >> bit & 1:
+                row = block * BLOCK + bit
+                if counts[row] == 0:
+                    alone[view] += 1
+                elif counts[row] == 1:
+                    alone[_only(bit, block, start, count, pool, bits)] -= 1
+                counts[row] += 1
+        bits[entry] |= masks[i]
+        if i + 1 == len(blocks) or block != blocks[i + 1]:
+            for k in range(count[block]):
+                place[pool[start[block] + k]] = -1
 
 
 @kernel()
-def _move(row, start, count, size, pool, free, used):
-    """Put a set into a slot twice as large."""
-    old, larger = start[row], size[row] + 1
+def _move(block, start, count, size, pool, bits, free, used):
+    """Put a block's entries into a slot twice as large."""
+    old, larger = start[block], size[block] + 1
     slot = np.int64(free[larger])
     if slot >= 0:
         free[larger] = pool[slot]
     else:
         slot = used[0]
         used[0] += _capacity(larger)
-    for i in range(count[row]):
-        pool[slot + i] = pool[old + i]
-    if size[row] > 0:
-        pool[old], free[size[row]] = free[size[row]], old
-    start[row], size[row] = slot, larger
+    for k in range(count[block]):
+        pool[slot + k], bits[slot + k] = pool[old + k], bits[old + k]
+    if size[block] > 0:
+        pool[old], free[size[block]] = free[size[block]], old
+    start[block], size[block] = slot, larger
 
 
 @kernel()
-def _empty(rows, start, count, size, pool, free, alone):
-    for row in rows:
-        if count[row] == 1:
-            alone[pool[start[row]]] -= 1
-        if size[row] > 0:
-            pool[start[row]], free[size[row]] = free[size[row]], start[row]
-        count[row] = size[row] = 0
+def _only(bit, block, start, count, pool, bits):
+    """The view that has seen a surfel which one view has seen."""
+    entry = start[block]
+    while entry < start[block] + count[block] - 1 and not bits[entry] >> bit & 1:
+        entry += 1
+    return pool[entry]
 
 
 @kernel()
-def _seen_by(blocks, length, view_id, start, count, pool, rows):
+def _find(block, view_id, start, count, pool):
+    """The entry of a view in a block; -1 for none."""
+    for entry in range(start[block], start[block] + count[block]):
+        if pool[entry] == view_id:
+            return entry
+    return -1
+
+
+@kernel()
+def _clear(block, entry, start, count, pool, bits):
+    """Remove an entry."""
+    last = start[block] + count[block] - 1
+    pool[entry], bits[entry] = pool[last], bits[last]
+    count[block] -= 1
+
+
+@kernel()
+def _seen_by(blocks, view_id, start, count, size, pool, bits, counts, alone, rows):
     found = 0
     for block in blocks:
-        for row in range(block * length, min((block + 1) * length, len(start))):
-            for i in range(start[row], start[row] + count[row]):
-                if pool[i] == view_id:
-                    rows[found] = row
-                    found += 1
-                    break
+        entry = _find(block, view_id, start, count, pool)
+        for bit in range(BLOCK if entry >= 0 else 0):
+            if bits[entry] >> bit & 1:
+                rows[found] = np.int64(block) * BLOCK + bit
+                found += 1
     return found
 
 
 @kernel()
-def _withdraw(surfels, view_id, start, count, pool, alone):
-    for row in surfels:
-        i, end = start[row], start[row] + count[row]
-        while i < end and pool[i] != view_id:
-            i += 1
-        if i == end:
+def _withdraw(blocks, masks, view_id, start, count, size, pool, bits, counts, alone):
+    for i in range(len(blocks)):
+        block = blocks[i]
+        entry = _find(block, view_id, start, count, pool)
+        if entry < 0:
             continue
-        pool[i] = pool[end - 1]
-        count[row] -= 1
-        if count[row] == 1:
-            alone[pool[start[row]]] += 1
-        elif count[row] == 0:
-            alone[view_id] -= 1
+        gone = bits[entry] & masks[i]
+        bits[entry] &= ~gone
+        if bits[entry] == 0:
+            _clear(block, entry, start, count, pool, bits)
+        for bit in range(BLOCK):
+            if gone >> bit & 1:
+                row = block * BLOCK + bit
+                counts[row] -= 1
+                if counts[row] == 0:
+                    alone[view_id] -= 1
+                elif counts[row] == 1:
+                    alone[_only(bit, block, start, count, pool, bits)] += 1
 
 
 @kernel()
-def _unpack(starts, counts, pool, views):
+def _forget(blocks, masks, start, count, size, pool, bits, counts, alone):
+    for i in range(len(blocks)):
+        block = blocks[i]
+        for bit in range(BLOCK):
+            if masks[i] >> bit & 1:
+                if counts[block * BLOCK + bit] == 1:
+                    alone[_only(bit, block, start, count, pool, bits)] -= 1
+                counts[block * BLOCK + bit] = 0
+        for entry in range(start[block] + count[block] - 1, start[block] - 1, -1):
+            bits[entry] &= ~masks[i]
+            if bits[entry] == 0:
+                _clear(block, entry, start, count, pool, bits)
+
+
+@kernel()
+def _add_up(surfels, amounts, start, count, size, pool, bits, counts, alone, sums):
+    m, worth = 0, np.zeros(BLOCK, amounts.dtype)
+    while m < len(surfels):
+        block, shown = surfels[m] // BLOCK, 0
+        while m < len(surfels) and surfels[m] // BLOCK == block:
+            shown |= 1 << (surfels[m] % BLOCK)
+            worth[surfels[m] % BLOCK] = amounts[m]
+            m += 1
+        for entry in range(start[block], start[block] + count[block]):
+            _sum_into(bits[entry] & shown, worth, sums, pool[entry], 1)
+
+
+@kernel()
+def _take_out(surfels, view_id, amounts, start, count, size, pool, bits, counts, alone, sums):
+    m, worth = 0, np.zeros(BLOCK, amounts.dtype)
+    while m < len(surfels):
+        block, shown = surfels[m] // BLOCK, 0
+        seen = _find(block, view_id, start, count, pool)
+        while m < len(surfels) and surfels[m] // BLOCK == block:
+            bit = surfels[m] % BLOCK
+            if seen >= 0 and amounts[m] != 0 and bits[seen] >> bit & 1:
+                shown |= 1 << bit
+                worth[bit], amounts[m] = amounts[m], 0
+            m += 1
+        for entry in range(start[block], start[block] + count[block] if shown else 0):
+            _sum_into(bits[entry] & shown, worth, sums, pool[entry], -1)
+
+
+@kernel()
+def _sum_into(chosen, worth, sums, view, sign):
+    """Add what the chosen surfels of a block are worth, in the order of rows."""
+    if chosen != 0:
+        for bit in range(BLOCK):
+            if chosen >> bit & 1:
+                sums[view] += sign * worth[bit]
+
+
+@kernel()
+def _list(starts, counts, pool, bits, views, masks):
     done = 0
-    for row in range(len(starts)):
-        for i in range(counts[row]):
-            views[done + i] = pool[starts[row] + i]
-        views[done : done + counts[row]].sort()
-        done += counts[row]
-
-
-@kernel()
-def _slots(counts):
-    """Places in slots that hold sets of these sizes."""
-    places = 0
-    for n in counts:
-        size = 0
-        while _capacity(size) < n:
-            size += 1
-        places += _capacity(size)
-    return places
-
-
-@kernel()
-def _pack(first, counts, views, start, count, size, pool, used, alone):
-    done = 0
-    for i in range(len(counts)):
-        row, n = first + i, counts[i]
-        while _capacity(size[row]) < n:
-            size[row] += 1
-        start[row], count[row] = used[0], n
-        used[0] += _capacity(size[row])
+    for block in range(len(starts)):
+        start, n = starts[block], counts[block]
+        order = np.argsort(pool[start : start + n])
         for k in range(n):
-            pool[start[row] + k] = views[done + k]
-        if n == 1:
-            alone[views[done]] += 1
+            views[done + k], masks[done + k] = pool[start + order[k]], bits[start + order[k]]
         done += n
 
 
 @kernel()
-def _blocks_by_view(first, counts, views, length, last, fill, out):
-    """Move ``fill`` on once per block in which a view has seen anything; note the block there."""
-    done = 0
-    for i in range(len(counts)):
-        block = (first + i) // length
-        for view in views[done : done + counts[i]]:
-            if last[view] != block:
-                last[view] = block
-                if len(out) > 0:
-                    out[fill[view]] = block
-                fill[view] += 1
-        done += counts[i]
+def _unpack(counts, views, masks, surfels, out):
+    done = found = 0
+    for block in range(len(counts)):
+        for bit in range(BLOCK):
+            for entry in range(done, done + counts[block]):
+                if masks[entry] >> bit & 1:
+                    surfels[found], out[found] = block * BLOCK + bit, views[entry]
+                    found += 1
+        done += counts[block]
+
+
+@kernel()
+def _renumber(first, counts, views, masks, rows, new_blocks, new_views, new_masks):
+    done = found = 0
+    for block in range(len(counts)):
+        before = (first + block) * BLOCK
+        now = rows[before : before + BLOCK]
+        highest = now.max() // BLOCK
+        for target in range(max(highest - 1, 0), highest + 1):  # of one block, two have parts
+            for entry in range(done, done + counts[block]):
+                mask = 0
+                for bit in range(len(now)):
+                    if now[bit] // BLOCK == target and masks[entry] >> bit & 1:
+                        mask |= 1 << (now[bit] % BLOCK)
+                if mask != 0:
+                    new_blocks[found], new_masks[found] = target, mask
+                    new_views[found] = views[entry]
+                    found += 1
+        done += counts[block]
+    return found

@@ -18,7 +18,6 @@ from jaxtyping import Float64
 from renderers.camera import Camera
 from renderers.errors import SceneError
 from renderers.evidence import count_evidence
-from renderers.kernels import kernel
 from renderers.surfels import render_surfels
 from spatial_memory.blocks import SMALLEST, frustum
 from spatial_memory.reasons import MOST, NEAREST, PINNED, Candidate, Candidates
@@ -156,11 +155,11 @@ class _Contest:
         self.chosen: list[int] = []
         self.gains: list[int] = []
         """Pixels that each chosen view added."""
-        self._sets = surfels.observers.sets
+        self._observers = surfels.observers
         self._evidence = evidence
         self._open = evidence.pixels.copy()  # pixels in need, per visible surfel
         self._gains = np.zeros(int(self.ids[-1]) + 1, np.int64)  # by id
-        _add_up(evidence.surfels, self._open, *self._sets, self._gains)
+        self._observers.add_up(evidence.surfels, self._open, self._gains)
         self._alone = self.residual
         self._distance = pose_distances(sights.poses, cameras)
         self._taken: dict[int, tuple[str, float, float | None]] = {}
@@ -188,12 +187,12 @@ class _Contest:
         self.gains.append(int(self._gains[view_id]))
         self._taken[view_id] = cause, self.gains[-1] / self._evidence.total, distance
         if self.gains[-1]:
-            _explain(self._evidence.surfels, view_id, *self._sets, self._open, self._gains)
+            self._observers.take_out(self._evidence.surfels, view_id, self._open, self._gains)
 
     def votes(self) -> tuple[float, ...]:
         """Weighted evidence for each chosen view, whoever else has seen the same."""
         votes = np.zeros(len(self._gains))
-        _add_up(self._evidence.surfels, self._evidence.weights, *self._sets, votes)
+        self._observers.add_up(self._evidence.surfels, self._evidence.weights, votes)
         return tuple(float(votes[view_id]) for view_id in self.chosen)
 
     def candidates(self, least: float) -> Candidates:
@@ -240,30 +239,6 @@ def pose_gaps(
 
 def _center(poses: np.ndarray) -> np.ndarray:
     return -(poses[:, :, :3].transpose(0, 2, 1) @ poses[:, :, 3:])[..., 0]
-
-
-@kernel()
-def _add_up(surfels, amounts, start, count, pool, sums):
-    for m in range(len(surfels)):
-        first = start[surfels[m]]
-        for view in pool[first : first + count[surfels[m]]]:
-            sums[view] += amounts[m]
-
-
-@kernel()
-def _explain(surfels, view_id, start, count, pool, pixels, gains):
-    """Take the pixels of every surfel that the view has seen out of all gains."""
-    for m in range(len(surfels)):
-        if pixels[m] == 0:
-            continue
-        first = start[surfels[m]]
-        views = pool[first : first + count[surfels[m]]]
-        for view in views:
-            if view == view_id:
-                for other in views:
-                    gains[other] -= pixels[m]
-                pixels[m] = 0
-                break
 
 
 def _on_side(camera: Camera, side: int) -> Camera:

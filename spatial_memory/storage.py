@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as arrays_file
 
@@ -141,19 +140,9 @@ def restore(
             raise ValueError("it holds views that are not written yet")
         views.next_id = saved.next_id
         for entry in saved.surfels:
-            surfels.restore(_upgraded(arrays_file.load(_blob(saved.folder, entry).read())))
+            surfels.restore(arrays_file.load(_blob(saved.folder, entry).read()))
         if not surfels.observers.view_ids <= set(views):
             raise ValueError("it names views that it does not hold")
-
-
-def _upgraded(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Surfels of version 1 as those of version 2."""
-    if "observed_surfel" in arrays:
-        rows, count = arrays.pop("observed_surfel"), len(arrays["radii"])
-        if rows.shape != arrays["observed_by"].shape or rows.max(initial=-1) >= count:
-            raise ValueError("observers of surfels that are not there")
-        arrays["observed"] = np.bincount(rows, minlength=count)
-    return arrays
 
 
 def _save_blob(folder: Path, kind: str, data: bytes) -> dict[str, str]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderers.kernels import kernel
-from spatial_memory.blocks import BLOCK, Blocks, boxes_around
+from spatial_memory.blocks import Blocks, boxes_around
 from spatial_memory.columns import Columns
 from spatial_memory.hashgrid import HashGrid
-from spatial_memory.observers import Observers
+from spatial_memory.observers import BLOCK, Observers, renumbered, single_bits
 from spatial_memory.sampling import Samples
 from spatial_memory.sight import seen_from
 from spatial_memory.sights import Sights
@@ -31,6 +31,9 @@ COLUMNS = {
     "last_seen": (np.int32, ()),
     "provenance": (np.uint8, ()),
 }
+
+
+_AT_ONCE = 4096  # blocks that are copied together
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Surfels:
 
     def _start(self) -> None:
         self._grid, self.blocks = HashGrid(), Blocks()
-        self.observers = Observers(BLOCK)
+        self.observers = Observers()
         """Which views have seen which surfel."""
 
     def __len__(self) -> int:
@@ -201,20 +204,29 @@ class Surfels:
     def tidy(self) -> None:
         """Close the gaps; the order of rows stays."""
         if self._gaps:
-            mask = self.radii > 0.0
-            counts, views = self.observers.sets_of(0, len(self))
-            self._table.keep(mask)
+            kept, old = self.radii > 0.0, self.observers
+            rows = np.where(kept, np.cumsum(kept) - 1, -1)
+            self._table.keep(kept)
             self._gaps = 0
             self._start()
-            self.observers.append(counts[mask], views)  # nobody has seen a gap
+            self.observers.add_surfels(len(self))
+            for first in range(0, -(-len(rows) // BLOCK), _AT_ONCE):
+                entries = old.entries(first, first + _AT_ONCE)
+                self.observers.restore(*renumbered(first, entries, rows))
             self._index()
 
     def arrays(self, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
-        """All columns and all observers of some rows, as arrays to save. There must be no gaps."""
-        assert self._gaps == 0
-        counts, views = self.observers.sets_of(start, len(self) if stop is None else stop)
+        """All columns and all observers of some rows, as arrays to save. There must be no gaps.
+
+        Args:
+            start: First row, a multiple of observers.BLOCK.
+            stop: Row after the last one; all when left out.
+        """
+        stop = len(self) if stop is None else min(stop, len(self))
+        assert self._gaps == 0 and start % BLOCK == 0
+        counts, views, masks = self.observers.entries(start // BLOCK, -(-stop // BLOCK))
         columns = {name: getattr(self, name)[start:stop] for name in COLUMNS}
-        return columns | {"observed": counts, "observed_by": views}
+        return columns | {"entries": counts, "entry_views": views, "entry_masks": masks}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Add rows that :meth:`arrays` gave.
@@ -229,14 +241,33 @@ class Surfels:
                 raise ValueError(f"column {name} is {arrays[name].dtype} {arrays[name].shape}")
         if count and not arrays["radii"].min() > 0.0:
             raise ValueError("a surfel has no radius")
-        sets, views = arrays["observed"], arrays["observed_by"]
-        if sets.shape != (count,) or sets.min(initial=0) < 0 or sets.sum() != len(views):
-            raise ValueError("observers are incomplete")
-        if views.min(initial=0) < 0:
-            raise ValueError("observers are no views")
+        first = len(self)
+        blocks, views, masks = _entries_of(arrays, count)
+        if len(blocks) and (first % BLOCK or blocks.min() < 0 or views.min() < 0):
+            raise ValueError("observers of surfels that are not there")
         self._table.append(count, **{name: arrays[name] for name in COLUMNS})
-        self.observers.append(sets.astype(np.int32), views.astype(np.int32))
+        self.observers.add_surfels(count)
+        self.observers.restore(first // BLOCK + blocks, views, masks)
         self._index()
+
+
+def _entries_of(
+    arrays: Mapping[str, np.ndarray], count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Blocks, views and bits of observers in files; version 1 had (surfel, view) pairs."""
+    if "observed_surfel" in arrays:
+        rows, views = arrays["observed_surfel"], arrays["observed_by"]
+        if rows.ndim != 1 or rows.shape != views.shape or rows.max(initial=-1) >= count:
+            raise ValueError("observers of surfels that are not there")
+        blocks, bits = single_bits(rows)
+        return blocks, views.astype(np.int32), bits
+    counts, views, masks = (arrays[name] for name in ("entries", "entry_views", "entry_masks"))
+    blocks = np.repeat(np.arange(len(counts)), counts)
+    if not (len(counts) == -(-count // BLOCK) and blocks.shape == views.shape == masks.shape):
+        raise ValueError("observers are incomplete")
+    if count % BLOCK and (masks[blocks == count // BLOCK] >> (count % BLOCK)).any():
+        raise ValueError("observers of surfels that are not there")
+    return blocks, views.astype(np.int32), masks.astype(np.int64)
 
 
 @kernel()
