@@ -18,8 +18,9 @@ from spatial_memory.columns import Columns
 
 BLOCK = 64
 """Surfels per box: one tile of the picture that they come from."""
-SMALLEST = 1.0 / 32.0
-"""Smallest radius that a retrieval draws, in pixels. A thousand such surfels share a pixel."""
+SMALLEST = 1.0 / 16.0
+"""Smallest radius that a retrieval draws, in pixels. All that one view shows would cover less than
+1 % of a picture in which its surfels are smaller."""
 
 _STRETCH, _ROUNDING = 1.002, 1e-6  # poses are rigid up to 0.1 %; float32, with room to spare
 
@@ -120,28 +121,36 @@ class Blocks:
         return rows[((points[rows] >= low) & (points[rows] <= high)).all(1)]
 
 
-def boxes_around(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (b, 3) and (b, 3) of boxes around each run of BLOCK discs."""
+def boxes_around(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Boxes around each run of BLOCK discs: corners (b, 3) and (b, 3), and largest radii (b,)."""
     blocks = -(-len(points) // BLOCK)
     low = np.full((blocks, 3), np.inf, np.float32)
     high, reach = -low, np.zeros(blocks, np.float32)
     _widen(np.arange(len(points)), points, radii, low, high, reach)
-    return low, high
+    return low, high, reach
 
 
-def reached(planes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def reached(
+    planes: np.ndarray,
+    focals: np.ndarray,
+    boxes: tuple[np.ndarray, ...],
+    smallest: float,
+) -> np.ndarray:
     """Which of many frustums reach into any of some boxes.
 
     Args:
         planes: (n, 6, 4) as in :class:`Frustum`.
-        low: (b, 3) lower corners.
-        high: (b, 3) upper corners.
+        focals: (n,) as in :class:`Frustum`.
+        boxes: Lower corners (b, 3), upper corners (b, 3) and largest radii (b,).
+        smallest: Leave out boxes in which no radius is as large as this, in pixels.
 
     Returns:
         (n,) bool.
     """
+    low, high, reach = boxes
     out = np.empty(len(planes), np.bool_)
-    _reach(planes, low, high, low.min(0), high.max(0), out)
+    whole = low.min(0), high.max(0), reach.max()
+    _reach(planes, focals, low, high, reach, *whole, smallest, out)
     return out
 
 
@@ -160,9 +169,16 @@ def _widen(rows, points, radii, low, high, reach):
 
 
 @kernel()
-def _inside(planes, low, high):
-    """Whether a box is not wholly beyond one of the planes. Empty boxes are."""
-    if not low[0] <= high[0]:
+def _inside(planes, focal, low, high, reach, smallest):
+    """Whether a box is not wholly beyond one of the planes, nor all in it too small.
+
+    Empty boxes are beyond all planes.
+    """
+    nearest = planes[0, 3]
+    for axis in range(3):
+        slope = planes[0, axis]
+        nearest += slope * (low[axis] if slope > 0.0 else high[axis])
+    if not (low[0] <= high[0] and reach * focal >= smallest * nearest):
         return False
     for plane in planes:
         value = plane[3]
@@ -180,13 +196,8 @@ def _sift(low, high, reach, planes, focals, smallest, seen):
     for block in range(low.shape[0]):
         seen[block] = False
         for c in range(planes.shape[0]):
-            if seen[block] or not _inside(planes[c], low[block], high[block]):
-                continue
-            nearest = planes[c, 0, 3]
-            for axis in range(3):
-                slope = planes[c, 0, axis]
-                nearest += slope * (low[block, axis] if slope > 0.0 else high[block, axis])
-            seen[block] = reach[block] * focals[c] >= smallest * nearest
+            box = low[block], high[block], reach[block]
+            seen[block] = seen[block] or _inside(planes[c], focals[c], *box, smallest)
         found += np.int64(seen[block])
     return found
 
@@ -212,11 +223,12 @@ def _pick(seen, points, radii, planes, focals, smallest, rows):
 
 
 @kernel()
-def _reach(planes, low, high, lowest, highest, out):
+def _reach(planes, focals, low, high, reach, lowest, highest, farthest, smallest, out):
     for view in range(planes.shape[0]):
         out[view] = False
-        if _inside(planes[view], lowest, highest):
-            for box in range(low.shape[0]):
-                if _inside(planes[view], low[box], high[box]):
+        lens = planes[view], focals[view]
+        if _inside(*lens, lowest, highest, farthest, smallest):
+            for b in range(low.shape[0]):
+                if _inside(*lens, low[b], high[b], reach[b], smallest):
                     out[view] = True
                     break

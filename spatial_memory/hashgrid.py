@@ -1,9 +1,9 @@
 """Neighbours in space, for surfels of any size: a voxel hash grid with one level per octave.
 
-A surfel lives in the level whose voxels are 2 to 4 of its radii wide, and a search looks at 27
-voxels of each level. What merges with a sample of similar size is always within them. Of much
-smaller surfels only those nearby are found, which is enough: where small ones map a place, they
-lie close together.
+A surfel lives in the level whose voxels are 2 to 4 of its radii wide, and a search looks at the 8
+voxels of each level that come within half a voxel. What merges with a sample no larger than itself
+is always within them. Of smaller surfels only those nearby are found, which is enough: where
+small ones map a place, they lie close together.
 """
 
 from __future__ import annotations
@@ -181,10 +181,10 @@ def _match(
             scale = 2.0 ** (_MIDDLE_LEVEL - level)
             if 0.25 * finer > q_radii[m] * scale:
                 continue  # every surfel of this level and of the coarser ones is too large
-            i0, j0, k0 = floor(x * scale), floor(y * scale), floor(z * scale)
-            for voxel in range(27):
-                i, j, k = i0 + voxel // 9 - 1, j0 + voxel // 3 % 3 - 1, k0 + voxel % 3 - 1
-                row = heads[_slot(i, j, k, level, len(heads))]
+            i, j, k = floor(x * scale - 0.5), floor(y * scale - 0.5), floor(z * scale - 0.5)
+            for voxel in range(8):
+                di, dj, dk = voxel >> 2, voxel >> 1 & 1, voxel & 1
+                row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))]
                 while row >= 0:
                     if at[row] == level and q_radii[m] >= finer * radii[row]:
                         dx, dy, dz = points[row, 0] - x, points[row, 1] - y, points[row, 2] - z

@@ -249,7 +249,8 @@ class ViewMemory:
                 fix="pass [[x0, y0, z0], [x1, y1, z1]] in metres",
             )
         with self._lock:
-            for view_id in self._sights.reaching(corners[:1], corners[1:]):
+            around = corners[:1], corners[1:], np.array([np.inf])
+            for view_id in self._sights.reaching(around).tolist():
                 self._erase_pixels(view_id, corners)
             return self._surfels.drop_box(*corners)
 

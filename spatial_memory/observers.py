@@ -59,6 +59,21 @@ class Observers:
             self._merge(blocks, np.full(len(blocks), view_id, np.int32), masks)
             self._note(view_id, blocks)
 
+    def add_table(self, first: int, views: np.ndarray, seen: np.ndarray) -> None:
+        """Note what many views have seen of neighbouring surfels.
+
+        Args:
+            first: Block of the first surfel, which is the first of its block.
+            views: (v,) view ids.
+            seen: (v, m) bool: which of the surfels from there on each has seen.
+        """
+        table = np.zeros((len(views), -(-seen.shape[1] // BLOCK) * BLOCK // 8), np.uint8)
+        bits = np.packbits(seen, axis=1, bitorder="little")
+        table[:, : bits.shape[1]] = bits
+        masks = table.view("<i8").T  # (blocks, v)
+        blocks, columns = np.nonzero(masks)
+        self.restore(first + blocks, views[columns].astype(np.int32), masks[blocks, columns])
+
     def _merge(self, blocks: np.ndarray, views: np.ndarray, masks: np.ndarray) -> None:
         """Add entries: block, view and bits of each. Those of one block stand together."""
         room = int(self._used[0]) + _places_needed(blocks, self._slots.count)
@@ -76,13 +91,13 @@ class Observers:
         parts = self._blocks.setdefault(view_id, [])
         parts.append(blocks.astype(np.int32))
         if len(parts) > _MAX_PARTS:
-            parts[:] = [np.unique(np.concatenate(parts))]
+            parts[:] = [distinct(np.concatenate(parts))]
 
     def seen_by(self, view_id: int) -> np.ndarray:
         """Rows that a view has seen: (m,) int64, ascending."""
         if view_id not in self._blocks:
             return np.empty(0, np.int64)
-        blocks = np.unique(np.concatenate(self._blocks[view_id]))
+        blocks = distinct(np.concatenate(self._blocks[view_id]))
         rows = np.empty(len(blocks) * BLOCK, np.int64)
         return rows[: _seen_by(blocks, view_id, *self._state(), rows)]
 
@@ -112,15 +127,18 @@ class Observers:
         blocks, masks = _grouped(rows)
         _forget(blocks, masks, *self._state())
 
-    def add_up(self, surfels: np.ndarray, amounts: np.ndarray, sums: np.ndarray) -> None:
+    def add_up(
+        self, surfels: np.ndarray, amounts: np.ndarray, counted: np.ndarray, sums: np.ndarray
+    ) -> None:
         """Add the amount of each surfel to the sums of all views that have seen it.
 
         Args:
             surfels: (m,) rows, ascending.
             amounts: (m,) what each is worth.
+            counted: Whether the sum of a view matters: bool, by view id.
             sums: By view id; changed.
         """
-        _add_up(surfels, amounts, *self._state(), sums)
+        _add_up(surfels, amounts, *self._state(), counted, sums)
 
     def take_out(
         self, surfels: np.ndarray, view_id: int, amounts: np.ndarray, sums: np.ndarray
@@ -170,6 +188,12 @@ class Observers:
         found, first = np.unique(views[order], return_index=True)
         for view_id, part in zip(found.tolist(), np.split(blocks[order], first[1:]), strict=True):
             self._note(view_id, part)
+
+
+def distinct(rows: np.ndarray) -> np.ndarray:
+    """Each of some integers from 0 on once, ascending; unlike numpy's own this sorts."""
+    rows = np.sort(rows)
+    return rows[np.diff(rows, prepend=-1) > 0]
 
 
 def single_bits(surfels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -358,41 +382,37 @@ def _forget(blocks, masks, start, count, size, pool, bits, counts, alone):
 
 
 @kernel()
-def _add_up(surfels, amounts, start, count, size, pool, bits, counts, alone, sums):
-    m, worth = 0, np.zeros(BLOCK, amounts.dtype)
+def _add_up(surfels, amounts, start, count, size, pool, bits, counts, alone, counted, sums):
+    m = 0
     while m < len(surfels):
-        block, shown = surfels[m] // BLOCK, 0
+        block, first, shown = surfels[m] // BLOCK, m, 0
         while m < len(surfels) and surfels[m] // BLOCK == block:
             shown |= 1 << (surfels[m] % BLOCK)
-            worth[surfels[m] % BLOCK] = amounts[m]
             m += 1
         for entry in range(start[block], start[block] + count[block]):
-            _sum_into(bits[entry] & shown, worth, sums, pool[entry], 1)
+            if counted[pool[entry]] and bits[entry] & shown:
+                for i in range(first, m):
+                    if bits[entry] >> (surfels[i] % BLOCK) & 1:
+                        sums[pool[entry]] += amounts[i]
 
 
 @kernel()
 def _take_out(surfels, view_id, amounts, start, count, size, pool, bits, counts, alone, sums):
-    m, worth = 0, np.zeros(BLOCK, amounts.dtype)
+    m = 0
     while m < len(surfels):
-        block, shown = surfels[m] // BLOCK, 0
+        block, first, taken = surfels[m] // BLOCK, m, 0
         seen = _find(block, view_id, start, count, pool)
         while m < len(surfels) and surfels[m] // BLOCK == block:
-            bit = surfels[m] % BLOCK
-            if seen >= 0 and amounts[m] != 0 and bits[seen] >> bit & 1:
-                shown |= 1 << bit
-                worth[bit], amounts[m] = amounts[m], 0
+            if seen >= 0 and amounts[m] != 0:
+                taken |= bits[seen] & (1 << (surfels[m] % BLOCK))
             m += 1
-        for entry in range(start[block], start[block] + count[block] if shown else 0):
-            _sum_into(bits[entry] & shown, worth, sums, pool[entry], -1)
-
-
-@kernel()
-def _sum_into(chosen, worth, sums, view, sign):
-    """Add what the chosen surfels of a block are worth, in the order of rows."""
-    if chosen != 0:
-        for bit in range(BLOCK):
-            if chosen >> bit & 1:
-                sums[view] += sign * worth[bit]
+        for entry in range(start[block], start[block] + count[block] if taken else 0):
+            for i in range(first, m if bits[entry] & taken else first):
+                if (bits[entry] & taken) >> (surfels[i] % BLOCK) & 1:
+                    sums[pool[entry]] -= amounts[i]
+        for i in range(first, m if taken else first):
+            if taken >> (surfels[i] % BLOCK) & 1:
+                amounts[i] = 0
 
 
 @kernel()

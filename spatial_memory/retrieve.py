@@ -159,7 +159,8 @@ class _Contest:
         self._evidence = evidence
         self._open = evidence.pixels.copy()  # pixels in need, per visible surfel
         self._gains = np.zeros(int(self.ids[-1]) + 1, np.int64)  # by id
-        self._observers.add_up(evidence.surfels, self._open, self._gains)
+        every = np.ones(len(self._gains), np.bool_)
+        self._observers.add_up(evidence.surfels, self._open, every, self._gains)
         self._alone = self.residual
         self._distance = pose_distances(sights.poses, cameras)
         self._taken: dict[int, tuple[str, float, float | None]] = {}
@@ -191,8 +192,9 @@ class _Contest:
 
     def votes(self) -> tuple[float, ...]:
         """Weighted evidence for each chosen view, whoever else has seen the same."""
-        votes = np.zeros(len(self._gains))
-        self._observers.add_up(self._evidence.surfels, self._evidence.weights, votes)
+        votes, counted = np.zeros(len(self._gains)), np.zeros(len(self._gains), np.bool_)
+        counted[self.chosen] = True
+        self._observers.add_up(self._evidence.surfels, self._evidence.weights, counted, votes)
         return tuple(float(votes[view_id]) for view_id in self.chosen)
 
     def candidates(self, least: float) -> Candidates:

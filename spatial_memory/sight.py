@@ -15,6 +15,10 @@ from renderers.kernels import kernel
 from spatial_memory.sampling import grid_size
 from spatial_memory.views import View, cam_from_world, lens_of, world_from_cam
 
+SMALLEST = 1.0 / 16.0
+"""Radius below which a surfel is too small to count as seen, in pixels of the sight. Seen from
+about 20 times as far as it was mapped from, a place is no picture of itself any more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sight:
@@ -59,8 +63,9 @@ def seen_from(
         (n,) bool.
     """
     seen = np.empty(len(points), np.bool_)
-    view = sight.inverse, sight.lens, sight.pose, sight.center, farthest(sight, tolerance)
-    _see(*view, points, normals, radii, tolerance, seen)
+    rules = np.array([tolerance, farthest(sight, tolerance), SMALLEST])
+    view = sight.inverse, sight.lens, sight.pose, sight.center
+    _see(*view, points, normals, radii, rules, seen)
     return seen
 
 
@@ -107,12 +112,16 @@ def _shrink(depth, known, inverse):
 
 
 @kernel()
-def _see(inverse, lens, pose, center, far, points, normals, radii, tolerance, seen):
+def _see(inverse, lens, pose, center, points, normals, radii, rules, seen):
     rows, columns = inverse.shape
+    tolerance, far, smallest = rules
+    focal = max(lens[0], lens[1])
     for i in range(points.shape[0]):
         seen[i] = False
         x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
         depth = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] * z + pose[2, 3]
+        if radii[i] * focal < smallest * depth:
+            continue
         nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
         offset = nx * (center[0] - x) + ny * (center[1] - y) + nz * (center[2] - z)
         if not (0.0 < depth <= far and offset > 0.0):

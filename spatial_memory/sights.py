@@ -6,7 +6,7 @@ import numpy as np
 
 from spatial_memory.blocks import Frustum, frustum, reached
 from spatial_memory.columns import Columns
-from spatial_memory.sight import Sight, farthest
+from spatial_memory.sight import SMALLEST, Sight, farthest
 
 
 class Sights:
@@ -21,7 +21,10 @@ class Sights:
         self.tolerance = tolerance
         self._sights: dict[int, Sight] = {}
         self._table = Columns(
-            ids=(np.int64, ()), poses=(np.float64, (3, 4)), planes=(np.float64, (6, 4))
+            ids=(np.int64, ()),
+            poses=(np.float64, (3, 4)),
+            planes=(np.float64, (6, 4)),
+            focals=(np.float64, ()),
         )
 
     def __len__(self) -> int:
@@ -42,8 +45,8 @@ class Sights:
 
     def add(self, view_id: int, sight: Sight) -> None:
         """Keep the sight of a new view, whose id is above all others."""
-        planes = self._frustum(sight).planes
-        self._table.append(1, ids=view_id, poses=sight.pose, planes=planes)
+        it = self._frustum(sight)
+        self._table.append(1, ids=view_id, poses=sight.pose, planes=it.planes, focals=it.focal)
         self._sights[view_id] = sight
 
     def replace(self, view_id: int, sight: Sight) -> None:
@@ -65,11 +68,11 @@ class Sights:
         far = farthest(sight, self.tolerance)
         return frustum(sight.pose, sight.lens, columns, rows, far)
 
-    def reaching(self, low: np.ndarray, high: np.ndarray) -> list[int]:
-        """Ids of the views that may have seen something in some of these boxes, ascending.
+    def reaching(self, boxes: tuple[np.ndarray, ...]) -> np.ndarray:
+        """Ids of the views that may have seen surfels in some boxes: (v,) int64, ascending.
 
         Args:
-            low: (b, 3) lower corners.
-            high: (b, 3) upper corners.
+            boxes: Lower corners (b, 3), upper corners (b, 3) and largest radii (b,).
         """
-        return self.ids[reached(self._table.planes, low, high)].tolist()
+        t = self._table
+        return t.ids[reached(t.planes, t.focals, boxes, SMALLEST)]

@@ -16,9 +16,9 @@ from renderers.kernels import kernel
 from spatial_memory.blocks import Blocks, boxes_around
 from spatial_memory.columns import Columns
 from spatial_memory.hashgrid import HashGrid
-from spatial_memory.observers import BLOCK, Observers, renumbered, single_bits
+from spatial_memory.observers import BLOCK, Observers, distinct, renumbered, single_bits
 from spatial_memory.sampling import Samples
-from spatial_memory.sight import seen_from
+from spatial_memory.sight import SMALLEST, seen_from
 from spatial_memory.sights import Sights
 
 COLUMNS = {
@@ -95,7 +95,14 @@ class Surfels:
 
     def discs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Copies of points (m, 3), normals (m, 3) and radii (m,) of some rows."""
-        return self.points[rows], self.normals[rows], self.radii[rows]
+        shape = (len(rows), 3)
+        out = (
+            np.empty(shape, np.float32),
+            np.empty(shape, np.float32),
+            np.empty(shape[0], np.float32),
+        )
+        _copy(rows, self.points, self.normals, self.radii, *out)
+        return out
 
     def fuse(
         self, samples: Samples, view_id: int, provenance: int, sights: Sights, rules: FuseRules
@@ -118,10 +125,11 @@ class Surfels:
             rules.depth_share,
             rules.min_cos,
         )
-        new, met = matches < 0, np.unique(matches[matches >= 0])
-        near = self.blocks.in_sight([sights.frustum(view_id)], self.points, self.radii)
+        new, met = matches < 0, distinct(matches[matches >= 0])
+        lens = [sights.frustum(view_id)]
+        near = self.blocks.in_sight(lens, self.points, self.radii, SMALLEST)
         seen = seen_from(sights[view_id], *self.discs(near), sights.tolerance)
-        rows = np.union1d(near[seen], met)
+        rows = distinct(np.concatenate([near[seen], met]))
         self._update(samples, matches, met, provenance)
         self.last_seen[rows] = view_id
         self.observers.add(rows, view_id)
@@ -178,10 +186,12 @@ class Surfels:
     def _note_earlier_views(self, start: int, view_id: int, sights: Sights) -> None:
         """Find the views that have seen the surfels from ``start`` on."""
         discs = self.points[start:], self.normals[start:], self.radii[start:]
-        for earlier in sights.reaching(*boxes_around(discs[0], discs[2])):
-            if earlier != view_id:
-                seen = seen_from(sights[earlier], *discs, sights.tolerance)
-                self.observers.add(start + np.flatnonzero(seen), earlier)
+        views = sights.reaching(boxes_around(discs[0], discs[2]))
+        views = views[views != view_id]
+        seen = np.zeros((len(views), start % BLOCK + len(discs[0])), np.bool_)
+        for row, earlier in zip(seen, views.tolist(), strict=True):
+            row[start % BLOCK :] = seen_from(sights[earlier], *discs, sights.tolerance)
+        self.observers.add_table(start // BLOCK, views, seen)
 
     def drop_view(self, view_id: int) -> int:
         """Forget what a view has seen, and the surfels that only it has seen; return how many."""
@@ -268,6 +278,15 @@ def _entries_of(
     if count % BLOCK and (masks[blocks == count // BLOCK] >> (count % BLOCK)).any():
         raise ValueError("observers of surfels that are not there")
     return blocks, views.astype(np.int32), masks.astype(np.int64)
+
+
+@kernel()
+def _copy(rows, points, normals, radii, some_points, some_normals, some_radii):
+    for m in range(len(rows)):
+        for axis in range(3):
+            some_points[m, axis] = points[rows[m], axis]
+            some_normals[m, axis] = normals[rows[m], axis]
+        some_radii[m] = radii[rows[m]]
 
 
 @kernel()
