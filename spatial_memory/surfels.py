@@ -95,14 +95,10 @@ class Surfels:
 
     def discs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Copies of points (m, 3), normals (m, 3) and radii (m,) of some rows."""
-        shape = (len(rows), 3)
-        out = (
-            np.empty(shape, np.float32),
-            np.empty(shape, np.float32),
-            np.empty(shape[0], np.float32),
-        )
-        _copy(rows, self.points, self.normals, self.radii, *out)
-        return out
+        points = np.empty((len(rows), 3), np.float32)
+        normals, radii = np.empty_like(points), np.empty(len(rows), np.float32)
+        _copy(rows, self.points, self.normals, self.radii, points, normals, radii)
+        return points, normals, radii
 
     def fuse(
         self, samples: Samples, view_id: int, provenance: int, sights: Sights, rules: FuseRules
