@@ -43,7 +43,7 @@ def replaced(view_id: int, sights: Sights, observers: Observers) -> list[int]:
     """
     new = sights[view_id]
     pixel = 1.0 / max(new.lens[0], new.lens[1])
-    nearest = 1.0 / max(np.nanmax(new.inverse), 1e-12)
+    nearest = 1.0 / new.inverse.max(initial=1e-12, where=new.inverse > 0.0)
     angles, steps = pose_gaps(sights.poses, new.pose)
     close = sights.ids[(angles <= pixel) & (steps <= pixel * nearest) & (sights.ids != view_id)]
     seen = observers.seen_by(view_id)

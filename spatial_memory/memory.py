@@ -255,6 +255,7 @@ class ViewMemory:
             return self._surfels.drop_box(*corners)
 
     def _erase_pixels(self, view_id: int, corners: np.ndarray) -> None:
+        """Take the pixels inside a box out of a view; it no longer votes for what they show."""
         view, observers = self.views[view_id], self._surfels.observers
         inside = pixels_inside(view, corners)
         if not inside.any():

@@ -124,7 +124,7 @@ def _sample(depth, rgb, rows, columns, lens, limits, found):
         plane[2] = 1.0 / depth[y, x] + plane[0] * du + plane[1] * dv
         out = found[count]
         _disc(x + 0.5 + du, y + 0.5 + dv, plane, cell_w, cell_h, lens, limits, out)
-        if out[10] >= limits[4]:
+        if out[10] >= limits[4] and 0.0 < np.float32(out[6]) < np.inf:
             _mean_color(depth, rgb, x, y, left, right, top, bottom, out)
             count += 1
     return count
