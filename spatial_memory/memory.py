@@ -248,6 +248,7 @@ class ViewMemory:
                 why="a box is two corners (2, 3), the smaller coordinates first, without NaN",
                 fix="pass [[x0, y0, z0], [x1, y1, z1]] in metres",
             )
+        corners = np.clip(corners, -1e30, 1e30)  # planes times infinity would be NaN
         with self._lock:
             around = corners[:1], corners[1:], np.array([np.inf])
             for view_id in self._sights.reaching(around).tolist():

@@ -14,11 +14,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from renderers.kernels import kernel
+from spatial_memory.bits import (
+    BLOCK,
+    add_up,
+    forget_bits,
+    list_entries,
+    merge_entries,
+    places_needed,
+    renumber,
+    rows_seen,
+    take_out,
+    unpack,
+    withdraw_bits,
+)
 from spatial_memory.columns import Columns
-
-BLOCK = 64
-"""Surfels per block: one bit each."""
 
 _CLASSES = 30  # slots of 4, 8 ... 2^31 places
 _MAX_PARTS = 16
@@ -76,11 +85,11 @@ class Observers:
 
     def _merge(self, blocks: np.ndarray, views: np.ndarray, masks: np.ndarray) -> None:
         """Add entries: block, view and bits of each. Those of one block stand together."""
-        room = int(self._used[0]) + _places_needed(blocks, self._slots.count)
+        room = int(self._used[0]) + places_needed(blocks, self._slots.count)
         self._views, self._masks = _grown(self._views, room), _grown(self._masks, room)
         self._alone = _grown(self._alone, int(views.max()) + 1)
         place = np.full(len(self._alone), -1, np.int32)
-        _merge(blocks, views, masks, *self._state(), self._free, self._used, place)
+        merge_entries(blocks, views, masks, *self._state(), self._free, self._used, place)
 
     def _state(self) -> tuple[np.ndarray, ...]:
         s = self._slots
@@ -99,7 +108,7 @@ class Observers:
             return np.empty(0, np.int64)
         blocks = distinct(np.concatenate(self._blocks[view_id]))
         rows = np.empty(len(blocks) * BLOCK, np.int64)
-        return rows[: _seen_by(blocks, view_id, *self._state(), rows)]
+        return rows[: rows_seen(blocks, view_id, *self._state(), rows)]
 
     def seen_alone(self, view_ids: np.ndarray) -> np.ndarray:
         """How many surfels each of these views (v,) has seen and no other view: (v,) int64."""
@@ -109,7 +118,7 @@ class Observers:
     def withdraw(self, surfels: np.ndarray, view_id: int) -> None:
         """Note that a view no longer shows these surfels: (m,) rows, ascending."""
         blocks, masks = _grouped(surfels)
-        _withdraw(blocks, masks, view_id, *self._state())
+        withdraw_bits(blocks, masks, view_id, *self._state())
 
     def drop_view(self, view_id: int) -> np.ndarray:
         """Forget what a view has seen.
@@ -125,7 +134,7 @@ class Observers:
     def drop_surfels(self, rows: np.ndarray) -> None:
         """Forget who has seen these rows (m,), ascending."""
         blocks, masks = _grouped(rows)
-        _forget(blocks, masks, *self._state())
+        forget_bits(blocks, masks, *self._state())
 
     def add_up(
         self, surfels: np.ndarray, amounts: np.ndarray, counted: np.ndarray, sums: np.ndarray
@@ -138,7 +147,7 @@ class Observers:
             counted: Whether the sum of a view matters: bool, by view id.
             sums: By view id; changed.
         """
-        _add_up(surfels, amounts, *self._state(), counted, sums)
+        add_up(surfels, amounts, *self._state(), counted, sums)
 
     def take_out(
         self, surfels: np.ndarray, view_id: int, amounts: np.ndarray, sums: np.ndarray
@@ -151,13 +160,13 @@ class Observers:
             amounts: (m,) as in :meth:`add_up`; changed.
             sums: By view id; changed.
         """
-        _take_out(surfels, view_id, amounts, *self._state(), sums)
+        take_out(surfels, view_id, amounts, *self._state(), sums)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """All (surfel, view) pairs as two int32 arrays, sorted by surfel, then by view."""
         count = int(self._counts.seen_by.sum(dtype=np.int64))
         surfels, views = np.empty(count, np.int32), np.empty(count, np.int32)
-        _unpack(*self.entries(0, len(self._slots)), surfels, views)
+        unpack(*self.entries(0, len(self._slots)), surfels, views)
         return surfels, views
 
     def entries(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -170,7 +179,7 @@ class Observers:
         starts, counts = self._slots.start[start:stop], self._slots.count[start:stop].copy()
         count = int(counts.sum(dtype=np.int64))
         views, masks = np.empty(count, np.int32), np.empty(count, np.int64)
-        _list(starts, counts, self._views, self._masks, views, masks)
+        list_entries(starts, counts, self._views, self._masks, views, masks)
         return counts, views, masks
 
     def restore(self, blocks: np.ndarray, views: np.ndarray, masks: np.ndarray) -> None:
@@ -221,7 +230,7 @@ def renumbered(
         np.empty(room, np.int32),
         np.empty(room, np.int64),
     )
-    count = _renumber(first, *entries, rows, blocks, views, masks)
+    count = renumber(first, *entries, rows, blocks, views, masks)
     return blocks[:count], views[:count], masks[:count]
 
 
@@ -239,221 +248,3 @@ def _grown(array: np.ndarray, size: int) -> np.ndarray:
     grown = np.zeros(max(size, 2 * len(array)), array.dtype)
     grown[: len(array)] = array
     return grown
-
-
-@kernel()
-def _capacity(size):
-    return 2 << np.int64(size) if size > 0 else 0
-
-
-@kernel()
-def _places_needed(blocks, count):
-    """A bound on the places that blocks take when they get these entries."""
-    places, i = 0, 0
-    while i < len(blocks):
-        first = i
-        while i < len(blocks) and blocks[i] == blocks[first]:
-            i += 1
-        places += 8 + 4 * (count[blocks[first]] + i - first)
-    return places
-
-
-@kernel()
-def _merge(
-    blocks, views, masks, start, count, size, pool, bits, counts, alone, free, used, place
-):  # fmt: skip
-    """Add entries. ``place`` tells where a view stands in the current block; -1: nowhere."""
-    for i in range(len(blocks)):
-        block, view = blocks[i], views[i]
-        if i == 0 or block != blocks[i - 1]:
-            for k in range(count[block]):
-                place[pool[start[block] + k]] = k
-        if place[view] < 0:
-            if count[block] == _capacity(size[block]):
-                _move(block, start, count, size, pool, bits, free, used)
-            place[view] = count[block]
-            pool[start[block] + count[block]] = view
-            bits[start[block] + count[block]] = 0
-            count[block] += 1
-        entry = start[block] + place[view]
-        for bit in range(BLOCK):
-            if (masks[i] & ~bits[entry]) >> bit & 1:
-                row = block * BLOCK + bit
-                if counts[row] == 0:
-                    alone[view] += 1
-                elif counts[row] == 1:
-                    alone[_only(bit, block, start, count, pool, bits)] -= 1
-                counts[row] += 1
-        bits[entry] |= masks[i]
-        if i + 1 == len(blocks) or block != blocks[i + 1]:
-            for k in range(count[block]):
-                place[pool[start[block] + k]] = -1
-
-
-@kernel()
-def _move(block, start, count, size, pool, bits, free, used):
-    """Put a block's entries into a slot twice as large."""
-    old, larger = start[block], size[block] + 1
-    slot = np.int64(free[larger])
-    if slot >= 0:
-        free[larger] = pool[slot]
-    else:
-        slot = used[0]
-        used[0] += _capacity(larger)
-    for k in range(count[block]):
-        pool[slot + k], bits[slot + k] = pool[old + k], bits[old + k]
-    if size[block] > 0:
-        pool[old], free[size[block]] = free[size[block]], old
-    start[block], size[block] = slot, larger
-
-
-@kernel()
-def _only(bit, block, start, count, pool, bits):
-    """The view that has seen a surfel which one view has seen."""
-    entry = start[block]
-    while entry < start[block] + count[block] - 1 and not bits[entry] >> bit & 1:
-        entry += 1
-    return pool[entry]
-
-
-@kernel()
-def _find(block, view_id, start, count, pool):
-    """The entry of a view in a block; -1 for none."""
-    for entry in range(start[block], start[block] + count[block]):
-        if pool[entry] == view_id:
-            return entry
-    return -1
-
-
-@kernel()
-def _clear(block, entry, start, count, pool, bits):
-    """Remove an entry."""
-    last = start[block] + count[block] - 1
-    pool[entry], bits[entry] = pool[last], bits[last]
-    count[block] -= 1
-
-
-@kernel()
-def _seen_by(blocks, view_id, start, count, size, pool, bits, counts, alone, rows):
-    found = 0
-    for block in blocks:
-        entry = _find(block, view_id, start, count, pool)
-        for bit in range(BLOCK if entry >= 0 else 0):
-            if bits[entry] >> bit & 1:
-                rows[found] = np.int64(block) * BLOCK + bit
-                found += 1
-    return found
-
-
-@kernel()
-def _withdraw(blocks, masks, view_id, start, count, size, pool, bits, counts, alone):
-    for i in range(len(blocks)):
-        block = blocks[i]
-        entry = _find(block, view_id, start, count, pool)
-        if entry < 0:
-            continue
-        gone = bits[entry] & masks[i]
-        bits[entry] &= ~gone
-        if bits[entry] == 0:
-            _clear(block, entry, start, count, pool, bits)
-        for bit in range(BLOCK):
-            if gone >> bit & 1:
-                row = block * BLOCK + bit
-                counts[row] -= 1
-                if counts[row] == 0:
-                    alone[view_id] -= 1
-                elif counts[row] == 1:
-                    alone[_only(bit, block, start, count, pool, bits)] += 1
-
-
-@kernel()
-def _forget(blocks, masks, start, count, size, pool, bits, counts, alone):
-    for i in range(len(blocks)):
-        block = blocks[i]
-        for bit in range(BLOCK):
-            if masks[i] >> bit & 1:
-                if counts[block * BLOCK + bit] == 1:
-                    alone[_only(bit, block, start, count, pool, bits)] -= 1
-                counts[block * BLOCK + bit] = 0
-        for entry in range(start[block] + count[block] - 1, start[block] - 1, -1):
-            bits[entry] &= ~masks[i]
-            if bits[entry] == 0:
-                _clear(block, entry, start, count, pool, bits)
-
-
-@kernel()
-def _add_up(surfels, amounts, start, count, size, pool, bits, counts, alone, counted, sums):
-    m = 0
-    while m < len(surfels):
-        block, first, shown = surfels[m] // BLOCK, m, 0
-        while m < len(surfels) and surfels[m] // BLOCK == block:
-            shown |= 1 << (surfels[m] % BLOCK)
-            m += 1
-        for entry in range(start[block], start[block] + count[block]):
-            if counted[pool[entry]] and bits[entry] & shown:
-                for i in range(first, m):
-                    if bits[entry] >> (surfels[i] % BLOCK) & 1:
-                        sums[pool[entry]] += amounts[i]
-
-
-@kernel()
-def _take_out(surfels, view_id, amounts, start, count, size, pool, bits, counts, alone, sums):
-    m = 0
-    while m < len(surfels):
-        block, first, taken = surfels[m] // BLOCK, m, 0
-        seen = _find(block, view_id, start, count, pool)
-        while m < len(surfels) and surfels[m] // BLOCK == block:
-            if seen >= 0 and amounts[m] != 0:
-                taken |= bits[seen] & (1 << (surfels[m] % BLOCK))
-            m += 1
-        for entry in range(start[block], start[block] + count[block] if taken else 0):
-            for i in range(first, m if bits[entry] & taken else first):
-                if (bits[entry] & taken) >> (surfels[i] % BLOCK) & 1:
-                    sums[pool[entry]] -= amounts[i]
-        for i in range(first, m if taken else first):
-            if taken >> (surfels[i] % BLOCK) & 1:
-                amounts[i] = 0
-
-
-@kernel()
-def _list(starts, counts, pool, bits, views, masks):
-    done = 0
-    for block in range(len(starts)):
-        start, n = starts[block], counts[block]
-        order = np.argsort(pool[start : start + n])
-        for k in range(n):
-            views[done + k], masks[done + k] = pool[start + order[k]], bits[start + order[k]]
-        done += n
-
-
-@kernel()
-def _unpack(counts, views, masks, surfels, out):
-    done = found = 0
-    for block in range(len(counts)):
-        for bit in range(BLOCK):
-            for entry in range(done, done + counts[block]):
-                if masks[entry] >> bit & 1:
-                    surfels[found], out[found] = block * BLOCK + bit, views[entry]
-                    found += 1
-        done += counts[block]
-
-
-@kernel()
-def _renumber(first, counts, views, masks, rows, new_blocks, new_views, new_masks):
-    done = found = 0
-    for block in range(len(counts)):
-        before = (first + block) * BLOCK
-        now = rows[before : before + BLOCK]
-        highest = now.max() // BLOCK
-        for target in range(max(highest - 1, 0), highest + 1):  # of one block, two have parts
-            for entry in range(done, done + counts[block]):
-                mask = 0
-                for bit in range(len(now)):
-                    if now[bit] // BLOCK == target and masks[entry] >> bit & 1:
-                        mask |= 1 << (now[bit] % BLOCK)
-                if mask != 0:
-                    new_blocks[found], new_masks[found] = target, mask
-                    new_views[found] = views[entry]
-                    found += 1
-        done += counts[block]
-    return found
