@@ -144,16 +144,21 @@ class ViewStore(Mapping[int, View]):
         return view
 
     def contents(self, view_id: int) -> bytes:
-        """What belongs into the file of a view.
+        """What belongs into the file of a view. Pixels in memory repair a file that was damaged.
 
         Raises:
             ValueError: Its file is missing or damaged, and its pixels are not in memory.
         """
         with self._lock:
-            blob = self._records[view_id].blob
-            if view_id in self._cache or blob is None:
-                return encode(self._cache[view_id])
-            return blob.read()
+            record = self._records[view_id]
+            if record.blob is not None:
+                try:
+                    return record.blob.read()
+                except ValueError:
+                    if view_id not in self._cache:
+                        raise
+                    self._records[view_id] = _Record(record.provenance, None)
+            return encode(self._cache[view_id])
 
     def _hold(self, view_id: int, view: View) -> None:
         """Keep pixels in memory, and write out those used longest ago until all fit."""

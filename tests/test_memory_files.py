@@ -276,6 +276,20 @@ def test_folders_of_version_1_are_read(walk: list[Camera], tmp_path: Path) -> No
     back.save(tmp_path)
     assert json.loads((tmp_path / "memory.json").read_text())["version"] == 2
     assert answers(ViewMemory.load(tmp_path)) == answers(memory)
+    back.views._cache.clear()  # as if other views had needed the room
+    assert torch.equal(memory.views[0].depth, back.views[0].depth)
+
+
+def test_pixels_in_memory_repair_their_file(walk: list[Camera], tmp_path: Path) -> None:
+    remember(walk[:2]).save(tmp_path)
+    memory = ViewMemory.load(tmp_path)
+    flip(the(tmp_path, "view"))
+    memory.save(tmp_path)
+    memory = ViewMemory.load(tmp_path)
+    memory.views._cache.clear()  # as if other views had needed the room
+    flip(the(tmp_path, "view"))
+    with pytest.raises(SceneError, match="other contents than were saved"):
+        memory.save(tmp_path)
 
 
 def test_surfels_in_several_files_are_the_same(
