@@ -7,7 +7,7 @@ import tempfile
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class _Record:
     """Whether the file is in our own temporary folder, and goes when the view goes."""
 
 
-class ViewStore(Mapping[int, View]):
+class ViewStore:
     """Views by id, in the order in which they were written. Ids are never used twice.
 
     At most ``cache_bytes`` of pixels stay in memory, those used last (and always the very last
@@ -83,6 +83,10 @@ class ViewStore(Mapping[int, View]):
                 ) from error
             self._hold(view_id, view)
             return view
+
+    def items(self) -> Iterator[tuple[int, View]]:
+        """All ids with their views, ascending, read one after another."""
+        return ((view_id, self[view_id]) for view_id in self)
 
     def check(self, view_id: int) -> None:
         """Make sure that a view is held.
