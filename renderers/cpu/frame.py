@@ -27,7 +27,7 @@ from renderers.cpu.bin import find_shown, nearest_first, tile_lists
 from renderers.cpu.harmonics import paint
 from renderers.cpu.pack import PackedScene
 from renderers.cpu.project import BOX, RECORD, N, project, visible_blocks
-from renderers.cpu.raster import BATCH, TILE, find_front, rasterise
+from renderers.cpu.raster import TILE, find_front, rasterise
 
 f32 = np.float32
 LOG_CUT = f32(math.log2(ALPHA_CUT))
@@ -102,10 +102,10 @@ class Frame:
         alpha, depth = np.empty(rgb.shape[:2], f32), np.empty(rgb.shape[:2], f32)
         rasterise(
             self.records,
-            np.empty((self.threads, BATCH), RECORD),
             self.lists.starts,
             self.lists.members,
             self.tiles_x,
+            self.threads,
             LIMITS,
             np.array([red, green, blue], f32),
             rgb,

@@ -1,8 +1,8 @@
 """Tile lists to pixels: front-to-back blending (Kerbl et al. 2023, eq. 3).
 
 The pixels of a tile live in one small array, row by row and in a row channel by channel, so that
-eight neighbours are one vector. A splat touches only the rows and halves of rows that its box
-meets. raster_back.py goes the same way again for gradients.
+eight neighbours are one vector. A splat touches only the halves of rows that its box meets and
+that are not finished. raster_back.py goes the same way again for gradients.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from renderers.simd import (
     both,
     count_up,
     exp2,
+    fetch,
     fma,
     load,
     select,
@@ -32,7 +33,11 @@ TILE = 16
 LANES = 8
 """Pixels per vector."""
 BATCH = 32
-"""Splats fetched at once, and drawn between two looks at which rows are finished."""
+"""Splats drawn between two looks at what is finished."""
+AHEAD = 6
+"""Splats by which memory is asked in advance."""
+LEFT, RIGHT = 1, 2
+"""Halves of a row, as bits."""
 CHANNELS = 7
 """Per pixel: transmittance (negative once finished), red, green, blue, depth; and for gradients
 which member of the tile's list was the last to add to it, and the opacity added up."""
@@ -44,16 +49,16 @@ FRONT_ROW = 4 * TILE
 
 @kernel(parallel=True, fast=True)
 def rasterise(
-    records, batches, starts, members, tiles_x, limits, background, rgb, alpha, depth, traces
+    records, starts, members, tiles_x, threads, limits, background, rgb, alpha, depth, traces
 ):
     """Draw every tile.
 
     Args:
         records: project.RECORD each.
-        batches: (threads, BATCH) of the same, overwritten.
         starts: (t + 1,) as bin.TileLists has them.
         members: (k,) likewise.
         tiles_x: Tiles per row of the image.
+        threads: Shares of the work.
         limits: (log2 of the alpha cut, alpha max, transmittance stop, least alpha with a depth).
         background: (3,) sRGB.
         rgb: (h, w, 3), written.
@@ -64,15 +69,14 @@ def rasterise(
             keeps its digits where it is faint and 1 less the transmittance does not.
     """
     height, width = alpha.shape
-    threads = batches.shape[0]
     for share in prange(threads):
         pixels = np.empty(TILE * ROW, np.float32)
-        active = np.empty(TILE, np.bool_)
+        active = np.empty(TILE, np.int64)
         for tile in range(share, starts.size - 1, threads):
             top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
             _clear(pixels, ROW, active, height - top, width - left)
             splats = members[starts[tile] : starts[tile + 1]]
-            _blend_tile(records, splats, top, left, limits, pixels, active, batches[share], traces)
+            _blend_tile(records, splats, top, left, limits, pixels, active, traces)
             _store(pixels, top, left, limits, background, rgb, alpha, depth)
             if traces is not None:
                 _store_traces(pixels, top, left, traces)
@@ -83,57 +87,52 @@ def _clear(pixels, stride, active, rows, columns):
     """An empty tile, of ``stride`` floats per row. What lies outside the image is finished."""
     pixels[:] = f32(0.0)
     for row in range(TILE):
-        active[row] = row < rows
+        active[row] = LEFT | RIGHT if row < rows else 0
         for column in range(TILE):
             inside = row < rows and column < columns
             pixels[u64(row * stride + column)] = f32(1.0) if inside else f32(-1.0)
 
 
 @kernel(fast=True)
-def _blend_tile(records, splats, top, left, limits, pixels, active, batch, traces):
+def _blend_tile(records, splats, top, left, limits, pixels, active, traces):
     """Blend the splats of one tile, nearest first, until every pixel is finished."""
-    for start in range(0, splats.size, BATCH):
-        if start and not _any_active(pixels, ROW, active):
+    for k in range(splats.size):
+        if k % BATCH == 0 and not _any_active(pixels, ROW, active):
             break
-        count = min(BATCH, splats.size - start)
-        for k in range(count):  # together, so that the processor waits for memory only once
-            batch[k] = records[splats[start + k]]
-        for k in range(count):
-            if traces is None:
-                _blend_splat(batch[k], None, top, left, limits, pixels, active)
-            else:
-                _blend_splat(batch[k], f32(start + k), top, left, limits, pixels, active)
+        fetch(records, u64(splats[min(k + AHEAD, splats.size - 1)]))
+        place = None if traces is None else f32(k)
+        _blend_splat(records[splats[k]], place, top, left, limits, pixels, active)
 
 
 @kernel(fast=True)
 def _blend_splat(splat, place, top, left, limits, pixels, active):
-    """Blend one splat into the rows and halves of rows that its box meets."""
-    x, y, low, high, begin, end = _span(splat, top, left)
+    """Blend one splat into the halves of rows that its box meets."""
+    x, y, low, high, halves = _span(splat, top, left)
     log_opacity, fade, shear, sharp = splat.log_opacity, splat.fade, splat.shear, splat.sharp
     paint = spread(splat.red), spread(splat.green), spread(splat.blue), spread(splat.depth)
-    across = count_up() - (x - f32(begin))
-    both_halves = end - begin > LANES
+    across_left, across_right = count_up() - x, count_up() - (x - f32(LANES))
     for row in range(low, high + 1):
-        if active[row]:
-            v = f32(row) - y
-            u = across - shear * v
-            peak = log_opacity - fade * v * v
-            i = u64(row * ROW + begin)
+        at = active[u64(row)] & halves
+        v = f32(row) - y
+        peak = log_opacity - fade * v * v
+        i = u64(row * ROW)
+        if at & LEFT:
+            u = across_left - shear * v
             _blend(peak - sharp * u * u, paint, place, limits, pixels, i)
-            if both_halves:
-                u = u + f32(LANES)
-                _blend(peak - sharp * u * u, paint, place, limits, pixels, i + u64(LANES))
+        if at & RIGHT:
+            u = across_right - shear * v
+            _blend(peak - sharp * u * u, paint, place, limits, pixels, i + u64(LANES))
 
 
 @kernel(fast=True)
 def _span(splat, top, left):
-    """Centre from the tile's first pixel; first and last row; first column and end."""
+    """Centre from the tile's first pixel; first and last row; halves of rows."""
     x, y = splat.x - (f32(left) + f32(0.5)), splat.y - (f32(top) + f32(0.5))
     low = np.int64(max(np.ceil(y - splat.reach_y), f32(0.0)))
     high = np.int64(min(np.floor(y + splat.reach_y), f32(TILE - 1)))
-    begin = 0 if x - splat.reach_x <= f32(LANES - 1) else LANES
-    end = TILE if x + splat.reach_x >= f32(LANES) else LANES
-    return x, y, low, high, begin, end
+    halves = LEFT if x - splat.reach_x <= f32(LANES - 1) else 0
+    halves |= RIGHT if x + splat.reach_x >= f32(LANES) else 0
+    return x, y, low, high, halves
 
 
 @kernel(fast=True)
@@ -179,16 +178,16 @@ def _store_traces(pixels, top, left, traces):
 
 @kernel(fast=True)
 def _any_active(pixels, stride, active):
-    """Update which rows still have an unfinished pixel; return whether any has."""
-    remaining = False
+    """Update which halves of rows still have an unfinished pixel; return whether any has."""
+    remaining = 0
     for row in range(TILE):
         if active[row]:
             i = u64(row * stride)
-            going_on = any_lane(load(pixels, i) > f32(0.0))
-            going_on |= any_lane(load(pixels, i + u64(LANES)) > f32(0.0))
-            active[row] = going_on
-            remaining |= going_on
-    return remaining
+            at = LEFT if any_lane(load(pixels, i) > f32(0.0)) else 0
+            at |= RIGHT if any_lane(load(pixels, i + u64(LANES)) > f32(0.0)) else 0
+            active[row] = at
+            remaining |= at
+    return remaining != 0
 
 
 @kernel(fast=True)
@@ -230,7 +229,7 @@ def find_front(records, starts, members, tiles_x, threads, limits, half, median,
     height, width = median.shape
     for share in prange(threads):
         pixels = np.empty(TILE * FRONT_ROW, np.float32)
-        active = np.empty(TILE, np.bool_)
+        active = np.empty(TILE, np.int64)
         for tile in range(share, starts.size - 1, threads):
             top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
             _clear(pixels, FRONT_ROW, active, height - top, width - left)
@@ -246,11 +245,15 @@ def find_front(records, starts, members, tiles_x, threads, limits, half, median,
 def _see_splat(splat, place, top, left, limits, half, pixels, active):
     """Note where one splat turns out to be the median or the heaviest so far."""
     log_cut, alpha_max, stop = limits[0], limits[1], limits[2]
-    x, y, low, high, begin, end = _span(splat, top, left)
+    x, y, low, high, halves = _span(splat, top, left)
     for row in range(low, high + 1):
         v = f32(row) - y
         peak = splat.log_opacity - splat.fade * v * v
-        for column in range(begin if active[row] else end, end, LANES):
+        at = active[u64(row)] & halves
+        for side in range(LEFT, RIGHT + 1):
+            if not at & side:
+                continue
+            column = (side - LEFT) * LANES
             i = u64(row * FRONT_ROW + column)
             u = count_up() - (x - f32(column)) - splat.shear * v
             log_alpha = peak - splat.sharp * u * u
