@@ -94,13 +94,13 @@ def _operation(emit: Callable[..., Any], arity: int, result: types.Type = _float
     return intrinsic(lambda typing, a, b, c: signed((a, b, c)))
 
 
-def _llvm(name: str) -> Callable[..., Any]:
+def _llvm(name: str, *liberties: str) -> Callable[..., Any]:
     """Emit a call of LLVM's function of that name on vectors."""
 
     def emit(builder: Any, *values: Any) -> Any:
         kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(values))
-        name8 = f"llvm.{name}.v{LANES}f32"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name8), values)
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
+        return builder.call(function, values, fastmath=liberties)
 
     return emit
 
@@ -136,6 +136,9 @@ smaller = _operation(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y), 
 """Per lane; the second where either is NaN."""
 larger = _operation(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y), 2)
 """Per lane; the second where either is NaN."""
+most = _operation(_llvm("maxnum", "nnan", "nsz"), 2)
+"""Per lane, where neither is NaN. What is chosen between a number in memory and another, and stored
+there again, becomes a masked store with :func:`select` or :func:`larger`: slow on many machines."""
 spread = _operation(lambda builder, a: a, 1)
 """A float32 in all lanes."""
 
