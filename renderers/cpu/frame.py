@@ -122,8 +122,9 @@ class Frame:
             traces,
             found if details else None,
         )
+        rgb, alpha, depth = map(torch.from_numpy, (rgb, alpha, depth))
         front = Details(*map(torch.from_numpy, found)) if details else None
-        return Render(*map(torch.from_numpy, (rgb, alpha, depth)), front)
+        return Render(rgb, alpha, depth, front)
 
     def _project(
         self, scene: PackedScene, antialiased: bool, scratch: Scratch
