@@ -90,7 +90,7 @@ def _front(memory: ViewMemory, camera: Camera, side: int | None) -> tuple[np.nda
         width, height = (max(1, round(n * scale)) for n in (camera.width, camera.height))
         camera = camera.resized(width, height)
     map_ = memory.surfels
-    discs = (torch.from_numpy(values) for values in (map_.points, map_.normals, map_.radii))
-    seen = render_surfels(*discs, camera, backs=True)
+    points, normals, radii = map(torch.from_numpy, (map_.points, map_.normals, map_.radii))
+    seen = render_surfels(points, normals, radii, camera, backs=True)
     ids = seen.ids.numpy()
     return (ids >= 0) & (seen.cos.numpy() > 0), ids

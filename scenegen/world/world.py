@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from renderers.base import RENDERERS
 from scenegen.geometry import DEPTH_BACKENDS
 from scenegen.outpaint import OUTPAINTERS
 from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
-from scenegen.world.grow import MIN_HOLE, invent, look, remembered, sky_depth
+from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
 from scenegen.world.paths import path_cameras
+from scenegen.world.recall import Recall, as_info, from_info, recall
 from scenegen.world.replay import check, check_box, in_box, replay, surfaces
 from scenegen.world.store import Edit, Step, StepData, Store, camera_from_json, camera_to_json
 from spatial_memory import ViewMemory
@@ -195,6 +196,27 @@ class World:
         self._edit("erase", {"box": corners})
         return Erased(count[0] - len(self.splats), count[1] - len(self.memory.surfels))
 
+    def recall(self, camera: Camera) -> Recall:
+        """What the memory says about a view: what a growth step there would be given, and why."""
+        return recall(self._look(camera, self.splats), self.memory)
+
+    def recall_step(self, step: int) -> Recall:
+        """What was chosen for a step, with the world and its memory as they were right before.
+
+        Raises:
+            SceneError: There is no such step, or nothing was chosen for it: it is the photograph.
+        """
+        if not 0 < step < len(self.steps):
+            last = len(self.steps) - 1
+            raise SceneError(
+                f"nothing was remembered for step {step}",
+                why="step 0 is the photograph" if step == 0 else f"the last step is {last}",
+                fix=f"choose a step from 1 to {last}" if last else "grow the world first",
+            )
+        made, then = self.steps[step], replay(self._store, before=step)
+        choice = from_info(made.info["retrieved"])
+        return recall(self._look(made.camera, join(then.chunks)), then.memory, choice)
+
     def close(self) -> None:
         """Close the journal. The world can be opened again."""
         self._store.close()
@@ -215,6 +237,9 @@ class World:
         self._state.apply(self._store.record(self.steps[-1].id, kind, arguments))
         self._joined = None
 
+    def _look(self, camera: Camera, splats: Splats) -> Look:
+        return look(self._renderer.render(splats, camera), camera, self.sky_radius)
+
     def _stand_at(self, camera: Camera) -> None:
         self._store.set_meta({"walker": camera_to_json(camera)})
         self._meta = self._store.meta()
@@ -227,7 +252,7 @@ class World:
         painter = choose("outpaint", OUTPAINTERS, self._meta["outpaint"])[0]
         for camera in cameras:
             begun = time.monotonic()
-            view = look(self._renderer.render(self.splats, camera), camera, self.sky_radius)
+            view = self._look(camera, self.splats)
             if view.hole_share < MIN_HOLE:
                 yield Skipped(camera, view.hole_share)
                 continue
@@ -255,7 +280,7 @@ class World:
                 "outpaint": painter,
                 "seed": seed,
                 "hole_share": view.hole_share,
-                "retrieved": asdict(choice),
+                "retrieved": as_info(choice),
                 "fit": {"scale": fit.scale, "shift": fit.shift, "error": fit.error},
                 "seconds": seconds,
             }
