@@ -162,7 +162,7 @@ COMMANDS = {
 if TYPE_CHECKING:
     Action = Any
 else:
-    Action = Union[
+    Action = Union[  # noqa: UP007  (made from a table)
         tuple(
             Annotated[Any, tyro.conf.subcommand(name, constructor=command)]
             for name, command in COMMANDS.items()

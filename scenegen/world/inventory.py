@@ -16,7 +16,7 @@ MEGABYTE = 1e6
 def memory_json(world: World) -> dict[str, Any]:
     """Views, totals and edits as plain values.
 
-    ``megabytes`` counts the pixels of the views (colour, depth, mask) and the columns of the surfels.
+    ``megabytes`` counts the pixels of the views (colour, depth, mask) and the surfels.
     """
     memory, seen = world.memory, sightings(world.memory)
     steps = {step.id: step for step in world.steps}
@@ -44,10 +44,10 @@ def memory_json(world: World) -> dict[str, Any]:
 def memory_lines(world: World) -> list[str]:
     """The same as a table for people."""
     content = memory_json(world)
-    lines = ["view  step  provenance        size              position (m)    surfels  only here"]
+    lines = ["view  step  provenance         size            position in m    surfels    only it"]
     for view in content["views"]:
         size = f"{view['width']} x {view['height']}"
-        place = "  ".join(f"{value:7.2f}" for value in view["position"])
+        place = "  ".join(f"{round(value, 2) + 0.0:6.2f}" for value in view["position"])
         lines.append(
             f"{view['id']:4}  {view['step']:4}  {view['provenance']:10}  {size:>11}  {place}  "
             f"{view['surfels']:9,}  {view['alone']:9,}{'  pinned' if view['pinned'] else ''}"

@@ -14,8 +14,9 @@ from renderers import Camera
 from scenegen.world.grow import Look, remembered
 from spatial_memory import Retrieval, View, ViewMemory, evidence_map, shares_shown
 
-MAX_OTHERS = 4
-"""Views that were not taken and are worth a word."""
+MAX_OTHERS, MIN_SHOWN = 4, 0.001
+"""Views that were not taken are worth a word when they have seen this share of the target's pixels;
+at most so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,14 @@ class Recall:
     """Views not taken that have seen most of the target, best first."""
     views: Mapping[int, View]
     """The chosen views and the others."""
+    step: int | None = None
+    """The step that the choice was made for; None when nobody has acted on it."""
+
+    @property
+    def title(self) -> str:
+        """Which view this is, in words."""
+        place = place_of(self.look.camera)
+        return f"view {place}" if self.step is None else f"step {self.step}, {place}"
 
     def share(self, value: int) -> float:
         """Share of the target's pixels that have this value in ``evidence``."""
@@ -41,14 +50,14 @@ class Recall:
         """The same in words."""
         chosen = self.choice.view_ids
         lines = [
-            f"target: {place_of(self.look.camera)}; {self.look.hole_share:.1%} of it is unknown",
+            f"{self.title}: {self.look.hole_share:.1%} of it is unknown",
             f"chosen: {len(chosen)} of {len(self.choice.reasons)} views, "
             f"which have seen {self.choice.coverage:.0%} of it",
         ]
         votes = (f"; {vote:,.1f} votes" for vote in self.choice.votes)
         lines += [f"  {self._line(view_id)}{next(votes, '')}" for view_id in chosen]
         if self.others:
-            lines.append("not chosen, best first:")
+            lines.append("not chosen, though they have seen some of it:")
             lines += [f"  {self._line(view_id)}" for view_id in self.others]
         return lines
 
@@ -59,6 +68,7 @@ class Recall:
         """The same as plain values."""
         first = {view_id: self.share(rank) for rank, view_id in enumerate(self.choice.view_ids)}
         return {
+            "step": self.step,
             "camera": self.look.camera.cam_from_world.tolist(),
             "unknown": self.look.hole_share,
             **as_info(self.choice),
@@ -67,7 +77,9 @@ class Recall:
         }
 
 
-def recall(view: Look, memory: ViewMemory, choice: Retrieval | None = None) -> Recall:
+def recall(
+    view: Look, memory: ViewMemory, choice: Retrieval | None = None, step: int | None = None
+) -> Recall:
     """Ask the memory about a view.
 
     Args:
@@ -75,17 +87,20 @@ def recall(view: Look, memory: ViewMemory, choice: Retrieval | None = None) -> R
         memory: Who is asked.
         choice: What was chosen, when that is known already; otherwise what a growth step from
             here would be given.
+        step: The step that it was chosen for.
     """
     choice = remembered(memory, view) if choice is None else choice
     shown = shares_shown(memory, view.camera)
-    rest = [view_id for view_id in shown if view_id not in choice.view_ids and shown[view_id] > 0]
-    others = tuple(sorted(rest, key=lambda view_id: (-shown[view_id], view_id))[:MAX_OTHERS])
+    rest = shown.keys() - set(choice.view_ids)
+    best = sorted(rest, key=lambda view_id: (-shown[view_id], view_id))[:MAX_OTHERS]
+    others = tuple(view_id for view_id in best if shown[view_id] >= MIN_SHOWN)
     return Recall(
         view,
         choice,
         evidence_map(memory, view.camera, choice.view_ids),
         others,
         {view_id: memory.views[view_id] for view_id in (*choice.view_ids, *others)},
+        step,
     )
 
 
@@ -108,23 +123,23 @@ def from_info(info: Mapping[str, Any]) -> Retrieval:
 
 
 def place_of(camera: Camera) -> str:
-    """Where a camera is and where it looks, seen from the photograph's camera, in words."""
+    """Where a camera is and where it looks, in words, from the photograph's camera."""
     pose = camera.world_from_cam.double()
     x, y, z = pose[:3, 3].tolist()
     ahead = pose[:3, 2]
     yaw = math.degrees(math.atan2(float(ahead[0]), float(ahead[2])))
     pitch = math.degrees(math.asin(max(-1.0, min(1.0, -float(ahead[1])))))
     parts = [
-        _amount(x, "m right", "m left", 2),
-        _amount(y, "m down", "m up", 2),
-        _amount(z, "m forward", "m back", 2),
-        _amount(yaw, "degrees to the right", "degrees to the left", 0),
-        _amount(pitch, "degrees upwards", "degrees downwards", 0),
+        _either(x, "{:.2f} m right", "{:.2f} m left"),
+        _either(y, "{:.2f} m down", "{:.2f} m up"),
+        _either(z, "{:.2f} m forward", "{:.2f} m back"),
+        _either(yaw, "turned {:.0f} degrees right", "turned {:.0f} degrees left"),
+        _either(pitch, "turned {:.0f} degrees up", "turned {:.0f} degrees down"),
     ]
-    return ", ".join(part for part in parts if part) or "where the photograph was taken"
+    return ", ".join(part for part in parts if part) or "of the photograph"
 
 
-def _amount(value: float, plus: str, minus: str, digits: int) -> str:
-    if abs(value) < 0.5 * 10.0**-digits:
-        return ""
-    return f"{abs(value):.{digits}f} {plus if value > 0 else minus}"
+def _either(value: float, plus: str, minus: str) -> str:
+    """The value in the words for its sign; nothing where it rounds to 0."""
+    words = plus if value > 0 else minus
+    return "" if words.format(abs(value)) == words.format(0.0) else words.format(abs(value))

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from scenegen.export.images import to_bytes
-from scenegen.world.recall import Recall, place_of
+from scenegen.world.recall import Recall
 from spatial_memory import View
 from spatial_memory.explain import UNEXPLAINED, UNMAPPED
 
@@ -42,9 +42,9 @@ COLORS = (
 """One per chosen view (the first six by Okabe and Ito: told apart by colour-blind eyes too)."""
 DARK, LIGHT = (118, 118, 122), (214, 214, 212)
 """Mapped but explained by none of the chosen views; nothing mapped."""
-TINT = 0.62
+TINT = 0.7
 """Strength of the colours over the faded render, 0 to 1."""
-FADED = 0.75
+FADED = 0.7
 """How far what a view does not know is faded to paper, 0 to 1."""
 
 
@@ -59,14 +59,18 @@ def draw_recall(recall: Recall) -> Float[Tensor, "h w 3"]:
     )
     half = (inner - GAP) // 2
     blocks = [
-        _stacked([_text(place_of(recall.look.camera).capitalize(), inner, TITLE),
+        _stacked([_text(recall.title.capitalize(), inner, TITLE),
                   _text(summary, inner, HEADING, QUIET)], 10),
         _beside([_target(recall, half), _evidence(recall, half)]),
     ]  # fmt: skip
     if chosen:
         column = (inner - (COLUMNS - 1) * GAP) // COLUMNS
+        faded = _text("Faded: what a view shows but does not hold itself", inner, BODY, QUIET)
         cards = [_chosen(recall, rank, column) for rank in range(len(chosen))]
-        blocks += [_text("Chosen, best first", inner, HEADING), *_rows(cards, COLUMNS)]
+        blocks += [
+            _stacked([_text("Chosen, best first", inner, HEADING), faded], 4),
+            *_rows(cards, COLUMNS),
+        ]
     if recall.others:
         cards = [_other(recall, view_id, half) for view_id in recall.others]
         blocks += [_text("Not chosen, though they have seen some of it", inner, HEADING),
@@ -78,8 +82,10 @@ def draw_recall(recall: Recall) -> Float[Tensor, "h w 3"]:
 
 
 def _target(recall: Recall, width: int) -> Image.Image:
-    caption = _text("The view as the world renders it", width, BODY, QUIET)
-    return _stacked([_fitted(_image(recall.look.rgb), width, PANEL_HEIGHT), caption], 10)
+    caption = _text("As the world renders it; gray where nothing is known", width, BODY, QUIET)
+    unknown = torch.tensor(LIGHT) / 255
+    rgb = torch.where(recall.look.hole[..., None], unknown, recall.look.rgb)
+    return _stacked([_fitted(_image(rgb), width, PANEL_HEIGHT), caption], 10)
 
 
 def _evidence(recall: Recall, width: int) -> Image.Image:
@@ -89,17 +95,17 @@ def _evidence(recall: Recall, width: int) -> Image.Image:
     names.append((UNEXPLAINED, DARK, "mapped, but seen by none of them"))
     names.append((UNMAPPED, LIGHT, "nothing mapped: sky or unknown"))
     gray = recall.look.rgb.mean(-1, keepdim=True).expand(-1, -1, 3)
-    faded = 0.45 + 0.55 * gray
+    faded = torch.where(recall.look.hole[..., None], 1.0, 0.5 + 0.5 * gray)
     tints = torch.zeros_like(faded)
     for value, color, _ in names:
         tints[recall.evidence == value] = torch.tensor(color) / 255
     picture = _image((1 - TINT) * faded + TINT * tints)
     labels = [
-        _label(color, f"{name}  {recall.share(value):.0%}")
+        _label(color, f"{name}  {recall.share(value):.1%}")
         for value, color, name in names
         if recall.share(value) > 0
     ]
-    caption = _text("Which of them explains each pixel first", width, BODY, QUIET)
+    caption = _text("Which of the chosen views explains each pixel first", width, BODY, QUIET)
     parts = [_fitted(picture, width, PANEL_HEIGHT), caption, _flowing(labels, width)]
     return _stacked(parts, 10)
 

@@ -215,7 +215,7 @@ class World:
             )
         made, then = self.steps[step], replay(self._store, before=step)
         choice = from_info(made.info["retrieved"])
-        return recall(self._look(made.camera, join(then.chunks)), then.memory, choice)
+        return recall(self._look(made.camera, join(then.chunks)), then.memory, choice, step)
 
     def close(self) -> None:
         """Close the journal. The world can be opened again."""
