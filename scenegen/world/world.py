@@ -156,7 +156,9 @@ class World:
         Raises:
             SceneError: There is no such view, or the world cannot be written.
         """
-        self._edit("pin" if pinned else "unpin", {"view": int(view_id)})
+        _ = self.memory.views[view_id]
+        if (view_id in self.memory.pinned) != pinned:
+            self._edit("pin" if pinned else "unpin", {"view": int(view_id)})
 
     def forget(self, view_id: int) -> None:
         """Drop a view from the memory. Its splats stay: what was grown from it is still there.
