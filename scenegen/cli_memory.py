@@ -68,8 +68,13 @@ def show(
 
     move = {"forward": forward, "right": right, "down": down}
     move |= {"yaw_degrees": yaw, "pitch_degrees": pitch}
-    named = [name for name, value in (("--camera", camera), ("--view", view), ("--step", step))
-             if value is not None] + (["a move"] if any(move.values()) else [])  # fmt: skip
+    ways = {
+        "--camera": camera,
+        "--view": view,
+        "--step": step,
+        "a move": any(move.values()) or None,
+    }
+    named = [name for name, value in ways.items() if value is not None]
     if len(named) > 1:
         raise SceneError(
             f"which view is meant: {' or '.join(named)}?",

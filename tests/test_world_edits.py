@@ -138,7 +138,7 @@ def test_what_cannot_be_done_is_refused_and_not_recorded(
 
 def kept(world: World) -> list[torch.Tensor]:
     """The pixels of each step that a mesh is made of."""
-    return [known for _, _, _, known in surfaces(world._store, world.steps)]
+    return [known for _, _, _, known in surfaces(world._store, world._state)]
 
 
 def test_forgetting_keeps_the_splats_and_the_surfaces(world: World) -> None:
@@ -253,10 +253,10 @@ def test_a_world_of_format_1_opens_unchanged_and_is_upgraded_by_the_first_write(
     assert database(folder, "SELECT value FROM meta WHERE key = 'format'") == [("2",)]
 
 
-def test_growing_upgrades_as_well(folder: Path) -> None:
+def test_walking_upgrades_as_well(folder: Path) -> None:
     as_format_1(folder)
     world = scenegen.open(folder)
-    list(world.grow([world.camera0.moved(yaw_degrees=-10)]))
+    list(world.grow([world.camera0]))
     assert reopened(world).settings["format"] == 2
 
 
@@ -279,6 +279,12 @@ def test_a_newer_format_is_refused(folder: Path) -> None:
 def test_a_damaged_edit_says_so(folder: Path, row: str) -> None:
     database(folder, f"INSERT INTO edits VALUES (1, 2, {row}, '2026-01-01T00:00:00+00:00')")
     with pytest.raises(SceneError, match=r"edit 1 of the world .* is damaged"):
+        scenegen.open(folder)
+
+
+def test_edits_that_are_no_json_say_so(folder: Path) -> None:
+    database(folder, "INSERT INTO edits VALUES (1, 2, 'pin', '{', '2026-01-01T00:00:00+00:00')")
+    with pytest.raises(SceneError, match=r"world\.db intact"):
         scenegen.open(folder)
 
 

@@ -69,7 +69,10 @@ def sky_depth(depth: Float[Tensor, "h w"], sky_radius: float) -> Float[Tensor, "
 
 
 def remembered(memory: ViewMemory, view: Look) -> Retrieval:
-    """Past views that show the place, best first, and why."""
+    """Past views that show the place, best first, and why.
+
+    The evidence counts the whole view, not only its hole: next to nothing is mapped in a hole.
+    """
     return memory.retrieve([view.camera], k=RETRIEVED)
 
 

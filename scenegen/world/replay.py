@@ -30,6 +30,7 @@ class State:
     steps: list[Step] = field(default_factory=list)
     chunks: list[Splats] = field(default_factory=list)
     """What is left of the splats that each step added."""
+    edits: list[Edit] = field(default_factory=list)
 
     def take(self, step: Step, data: StepData) -> None:
         """Add what a step brought."""
@@ -55,6 +56,7 @@ class State:
             ]
         else:
             raise ValueError(f"there is no edit {edit.kind!r}")
+        self.edits.append(edit)
 
 
 def replay(store: Store, before: int | None = None) -> State:
@@ -74,9 +76,7 @@ def replay(store: Store, before: int | None = None) -> State:
     return state
 
 
-def surfaces(
-    store: Store, steps: Sequence[Step]
-) -> Iterator[tuple[Tensor, Tensor, Camera, Tensor]]:
+def surfaces(store: Store, state: State) -> Iterator[tuple[Tensor, Tensor, Camera, Tensor]]:
     """What each step saw: colours, depth, camera, and the pixels it added that nobody erased.
 
     From the steps, not from the memory: what was forgotten is still part of the world.
@@ -84,8 +84,8 @@ def surfaces(
     Raises:
         SceneError: A step is damaged.
     """
-    erased = [edit for edit in store.edits() if edit.kind == "erase"]
-    for step in steps:
+    erased = [edit for edit in state.edits if edit.kind == "erase"]
+    for step in state.steps:
         data = store.load(step.id)
         known, pixels = data.known, step.camera.pixel_centers()
         points = step.camera.unproject(pixels, data.depth)  # (h, w, 3)
@@ -103,7 +103,7 @@ def _redo(state: State, edit: Edit, store: Store) -> None:
         why = error.what if isinstance(error, SceneError) else f"{type(error).__name__}: {error}"
         raise SceneError(
             f"edit {edit.id} of the world {store.folder} is damaged",
-            why=f"{edit.kind} {dict(edit.arguments)}: {why}",
+            why=f"{edit.kind} {edit.arguments}: {why}",
             fix="restore world.db from a copy, or make the world again",
         ) from error
 

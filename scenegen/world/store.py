@@ -211,14 +211,19 @@ class Store:
                 raise
 
     def edits(self) -> tuple[Edit, ...]:
-        """All edits of the memory, in order."""
+        """All edits of the memory, in order.
+
+        Raises:
+            SceneError: They cannot be read.
+        """
         if self._format() < 2:
             return ()
-        rows = self._db.execute("SELECT id, after, kind, arguments, made_at FROM edits ORDER BY id")
-        return tuple(
-            Edit(number, after, kind, json.loads(arguments), made_at)
-            for number, after, kind, arguments, made_at in rows
-        )
+        query = "SELECT id, after, kind, arguments, made_at FROM edits ORDER BY id"
+        with _explained(self.folder):
+            return tuple(
+                Edit(number, after, kind, json.loads(arguments), made_at)
+                for number, after, kind, arguments, made_at in self._db.execute(query)
+            )
 
     def record(self, after: int, kind: str, arguments: Mapping[str, Any]) -> Edit:
         """Write one edit for good, in one transaction.
@@ -377,7 +382,7 @@ def _explained(folder: Path) -> Iterator[None]:
     """Turn errors of the disk and of the database into ones that a user can act on."""
     try:
         yield
-    except (OSError, sqlite3.Error, SafetensorError) as error:
+    except (OSError, sqlite3.Error, SafetensorError, json.JSONDecodeError) as error:
         raise SceneError(
             f"cannot read or write the world {folder}",
             why=f"{error}".splitlines()[0],

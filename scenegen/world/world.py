@@ -66,7 +66,7 @@ class World:
     @property
     def edits(self) -> tuple[Edit, ...]:
         """What was pinned, forgotten and erased, in order."""
-        return self._store.edits()
+        return tuple(self._state.edits)
 
     @property
     def chunks(self) -> tuple[Splats, ...]:
@@ -141,7 +141,9 @@ class World:
         from scenegen.export import DepthView, export_file, mesh_from_depth
 
         def mesh() -> Trimesh:
-            return mesh_from_depth([DepthView(*seen) for seen in surfaces(self._store, self.steps)])
+            return mesh_from_depth(
+                [DepthView(*seen) for seen in surfaces(self._store, self._state)]
+            )
 
         export_file(path, splats=self.splats, mesh=mesh, format=format)
         return Path(path)
