@@ -185,11 +185,11 @@ def test_a_damaged_or_newer_world(folder: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("move", "words"),
     [
-        ({}, "of the photograph"),
+        ({}, "from where the photograph was taken"),
         ({"right": -0.25, "down": 0.1}, "0.25 m left, 0.10 m down"),
         ({"forward": 1.0, "yaw_degrees": -30.0}, "1.00 m forward, turned 30 degrees left"),
         ({"pitch_degrees": -14.0}, "turned 14 degrees down"),
-        ({"right": 0.004, "yaw_degrees": 0.4}, "of the photograph"),
+        ({"right": 0.004, "yaw_degrees": 0.4}, "from where the photograph was taken"),
     ],
 )
 def test_places_in_words(move: dict[str, float], words: str) -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 from test_world import SETTINGS, write_photo
 
 import scenegen
 from renderers import SceneError
 from scenegen import outpaint
+from scenegen.export import DepthView
 from scenegen.world.replay import in_box, replay, surfaces
 from scenegen.world.world import World
 
@@ -148,6 +150,27 @@ def test_forgetting_keeps_the_splats_and_the_surfaces(world: World) -> None:
     assert all(torch.equal(a, b) for a, b in zip(kept(world), pixels, strict=True))
     hit = world.memory.retrieve([world.steps[1].camera])
     assert 1 not in hit.view_ids and 1 not in hit.reasons
+
+
+def test_a_mesh_is_made_of_all_surfaces_after_a_view_was_forgotten(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meant: list[DepthView] = []
+
+    def fused(views: list[DepthView]) -> trimesh.Trimesh:
+        meant.extend(views)
+        box = trimesh.creation.box()
+        box.visual.vertex_colors = [200, 100, 50, 255]
+        return box
+
+    monkeypatch.setattr("scenegen.export.mesh_from_depth", fused)
+    world.forget(1)
+    world.erase(HOUSE)
+    world.export(tmp_path / "world.glb")
+    assert (tmp_path / "world.glb").stat().st_size > 500
+    assert [view.camera for view in meant] == [step.camera for step in world.steps]
+    for view, known in zip(meant, kept(world), strict=True):
+        assert view.known is not None and torch.equal(view.known, known)
 
 
 def test_erasing_takes_splats_surfels_and_surfaces_and_leaves_the_steps(world: World) -> None:

@@ -136,7 +136,7 @@ def place_of(camera: Camera) -> str:
         _either(yaw, "turned {:.0f} degrees right", "turned {:.0f} degrees left"),
         _either(pitch, "turned {:.0f} degrees up", "turned {:.0f} degrees down"),
     ]
-    return ", ".join(part for part in parts if part) or "of the photograph"
+    return ", ".join(part for part in parts if part) or "from where the photograph was taken"
 
 
 def _either(value: float, plus: str, minus: str) -> str:

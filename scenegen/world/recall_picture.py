@@ -22,8 +22,8 @@ from spatial_memory.explain import UNEXPLAINED, UNMAPPED
 
 WIDTH, MARGIN, GAP = 1600, 48, 28
 """Size of the picture, of its margin and of the space between blocks, in pixels."""
-PANEL_HEIGHT, THUMB_HEIGHT, SMALL_WIDTH = 640, 300, 200
-"""Largest height of the two panels and of a chosen view, and width of another view, in pixels."""
+PANEL_HEIGHT, THUMB_HEIGHT, SMALL_SIDE = 640, 300, 200
+"""Largest height of the two panels and of a chosen view, and side of another view, in pixels."""
 COLUMNS = 4
 FRAME = 8
 TITLE, HEADING, BODY = 40, 26, 21
@@ -126,13 +126,13 @@ def _chosen(recall: Recall, rank: int, width: int) -> Image.Image:
 
 def _other(recall: Recall, view_id: int, width: int) -> Image.Image:
     view = recall.views[view_id]
-    picture = _fitted(_known(view), SMALL_WIDTH, THUMB_HEIGHT)
-    room = width - SMALL_WIDTH - GAP
+    picture = _fitted(_known(view), SMALL_SIDE, SMALL_SIDE)
+    room = width - SMALL_SIDE - GAP
     words = [
         _text(f"view {view_id}, {view.provenance}", room, HEADING),
         _text(recall.choice.reasons[view_id], room, BODY, QUIET),
     ]
-    return _beside([_padded(picture, SMALL_WIDTH), _stacked(words, 8)])
+    return _beside([_padded(picture, SMALL_SIDE), _stacked(words, 8)])
 
 
 def _known(view: View) -> Image.Image:

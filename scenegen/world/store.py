@@ -39,7 +39,7 @@ READ_ME = """This folder is a 3D world made from one photograph by scenegen {ver
   scenegen export FOLDER world.ply     take the splats elsewhere
   scenegen render FOLDER --out film.mp4 --path forward
 
-world.db   the journal: every step, its camera, and how it was made
+world.db   the journal: every step, its camera, how it was made, and what was changed by hand
 steps/     one folder per step: the splats it added and the view it saw
 
 Nothing in here runs code. Moving or copying the whole folder is safe.
