@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 import trimesh
-from test_world import SETTINGS, write_photo
 
 import scenegen
 from renderers import SceneError
@@ -26,20 +25,9 @@ HOUSE = [[-12.0, -8.0, 5.0], [-1.5, 1.2, 30.0]]
 """A box around the house on the left of the photograph, above the ground."""
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world with two grown steps."""
-    folder = tmp_path_factory.mktemp("worlds") / "house"
-    photo = write_photo(folder.parent / "house.png", 128, 96)
-    world = scenegen.create(photo, folder, extent="photo", **SETTINGS)
-    list(world.grow([world.camera0.moved(right=0.3), world.camera0.moved(yaw_degrees=15)]))
-    world.close()
-    return folder
-
-
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "world"))
+def folder(grown_world: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(grown_world, tmp_path / "world"))
 
 
 @pytest.fixture
@@ -260,12 +248,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_world_of_format_1_opens_unchanged_and_is_upgraded_by_the_first_write(
-    folder: Path, made: Path
+    folder: Path, grown_world: Path
 ) -> None:
     as_format_1(folder)
     before = contents(folder)
     world = scenegen.open(folder)
-    assert world.edits == () and same(world, scenegen.open(made))
+    assert world.edits == () and same(world, scenegen.open(grown_world))
     assert world.recall_step(2).choice.gains == ()
     assert world.recall_step(2).lines()
     world.close()
@@ -312,7 +300,7 @@ def test_edits_that_are_no_json_say_so(folder: Path) -> None:
 
 
 @pytest.fixture
-def read_only(made: Path, tmp_path: Path) -> Iterator[Path]:
+def read_only(grown_world: Path, tmp_path: Path) -> Iterator[Path]:
     """A world on a disk that nothing can be written to."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -320,7 +308,7 @@ def read_only(made: Path, tmp_path: Path) -> Iterator[Path]:
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("this machine does not allow mounts")
     try:
-        folder = Path(shutil.copytree(made, disk / "world"))
+        folder = Path(shutil.copytree(grown_world, disk / "world"))
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         yield folder
     finally:
@@ -328,10 +316,10 @@ def read_only(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_world_in_a_read_only_place_can_be_looked_at_and_not_edited(
-    read_only: Path, made: Path
+    read_only: Path, grown_world: Path
 ) -> None:
     world = scenegen.open(read_only)
-    assert same(world, scenegen.open(made))
+    assert same(world, scenegen.open(grown_world))
     for edit in (lambda: world.pin(1), lambda: world.forget(1), lambda: world.erase(HOUSE)):
         with pytest.raises(SceneError, match="the folder is writable"):
             edit()
