@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any
 import renderers  # noqa: F401  before torch: it says how threads wait
 
 if TYPE_CHECKING:
+    from spatial_memory.explain import Sighting, evidence_map, shares_shown, sightings
     from spatial_memory.memory import MemoryConfig, ViewMemory
     from spatial_memory.retrieve import Retrieval
     from spatial_memory.surfels import Surfels
     from spatial_memory.views import View, ViewStore
 
 _HOME = {
+    "Sighting": "spatial_memory.explain",
+    "evidence_map": "spatial_memory.explain",
+    "shares_shown": "spatial_memory.explain",
+    "sightings": "spatial_memory.explain",
     "MemoryConfig": "spatial_memory.memory",
     "ViewMemory": "spatial_memory.memory",
     "Retrieval": "spatial_memory.retrieve",
@@ -27,7 +32,18 @@ _HOME = {
     "View": "spatial_memory.views",
     "ViewStore": "spatial_memory.views",
 }
-__all__ = ["MemoryConfig", "Retrieval", "Surfels", "View", "ViewMemory", "ViewStore"]
+__all__ = [
+    "MemoryConfig",
+    "Retrieval",
+    "Sighting",
+    "Surfels",
+    "View",
+    "ViewMemory",
+    "ViewStore",
+    "evidence_map",
+    "shares_shown",
+    "sightings",
+]
 
 
 def __getattr__(name: str) -> Any:

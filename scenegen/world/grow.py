@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +14,7 @@ from scenegen import geometry, outpaint, splatting
 from scenegen.fields import regions
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
 from scenegen.world.store import StepData
-from spatial_memory import ViewMemory
+from spatial_memory import Retrieval, ViewMemory
 
 COVERED = 0.7
 """A pixel is known where the world's opacity is at least this."""
@@ -69,11 +68,12 @@ def sky_depth(depth: Float[Tensor, "h w"], sky_radius: float) -> Float[Tensor, "
     return torch.where(depth > SKY_FROM * sky_radius, math.inf, depth)
 
 
-def remembered(memory: ViewMemory, view: Look) -> tuple[tuple[int, ...], float, dict[str, Any]]:
-    """Past views that show the place: their ids best first, their coverage, and the reasons."""
-    hit = memory.retrieve([view.camera], k=RETRIEVED)
-    reasons = {str(view_id): reason for view_id, reason in hit.reasons.items()}
-    return tuple(hit.view_ids), float(hit.coverage), reasons
+def remembered(memory: ViewMemory, view: Look) -> Retrieval:
+    """Past views that show the place, best first, and why.
+
+    The evidence counts the whole view, not only its hole: next to nothing is mapped in a hole.
+    """
+    return memory.retrieve([view.camera], k=RETRIEVED)
 
 
 def invent(
