@@ -16,6 +16,18 @@ settings.load_profile("scenegen")
 
 
 @pytest.fixture(scope="session")
+def open3d() -> None:
+    """Skips what makes meshes where Open3D does not load."""
+    from renderers import SceneError
+    from scenegen.export import fusion
+
+    try:
+        fusion.open3d()
+    except SceneError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def grown_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small world with two grown steps. Copy it before you change it."""
     from test_world import SETTINGS, write_photo
