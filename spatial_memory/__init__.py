@@ -16,11 +16,14 @@ import renderers  # noqa: F401  before torch: it says how threads wait
 if TYPE_CHECKING:
     from spatial_memory.explain import Sighting, evidence_map, shares_shown, sightings
     from spatial_memory.memory import MemoryConfig, ViewMemory
+    from spatial_memory.reasons import Candidate
     from spatial_memory.retrieve import Retrieval
+    from spatial_memory.store import ViewStore
     from spatial_memory.surfels import Surfels
-    from spatial_memory.views import View, ViewStore
+    from spatial_memory.views import View
 
 _HOME = {
+    "Candidate": "spatial_memory.reasons",
     "Sighting": "spatial_memory.explain",
     "evidence_map": "spatial_memory.explain",
     "shares_shown": "spatial_memory.explain",
@@ -30,9 +33,10 @@ _HOME = {
     "Retrieval": "spatial_memory.retrieve",
     "Surfels": "spatial_memory.surfels",
     "View": "spatial_memory.views",
-    "ViewStore": "spatial_memory.views",
+    "ViewStore": "spatial_memory.store",
 }
 __all__ = [
+    "Candidate",
     "MemoryConfig",
     "Retrieval",
     "Sighting",

@@ -1,9 +1,9 @@
 """Neighbours in space, for surfels of any size: a voxel hash grid with one level per octave.
 
-A surfel lives in the level whose voxels are 2 to 4 of its radii wide, and a search looks at 27
-voxels of each level. What merges with a sample of similar size is always within them. Of much
-smaller surfels only those nearby are found, which is enough: where small ones map a place, they
-lie close together.
+A surfel lives in the level whose voxels are 2 to 4 of its radii wide, and a search looks at the 8
+voxels of each level that come within half a voxel. What merges with a sample no larger than itself
+is always within them. Of smaller surfels only those nearby are found, which is enough: where
+small ones map a place, they lie close together.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ _MIDDLE_LEVEL = 32  # the level of voxels of 1 m
 
 
 class HashGrid:
-    """Chains of surfels by voxel. Answers do not depend on the order of insertion."""
+    """Chains of surfels by voxel. Answers do not depend on the order of insertion or removal."""
 
     def __init__(self) -> None:
         self._heads = np.full(1024, -1, np.int32)
-        self._entries = Columns(slot=(np.int64, ()), next=(np.int32, ()), level=(np.int8, ()))
+        self._entries = Columns(slot=(np.int32, ()), next=(np.int32, ()), level=(np.int8, ()))
         self._population = np.zeros(_LEVELS, np.int64)
 
     def extend(self, points: np.ndarray, radii: np.ndarray) -> None:
-        """Insert the rows of ``points`` (n, 3) and ``radii`` (n,) that are not in the grid yet."""
+        """Insert the rows of ``points`` (n, 3) and ``radii`` (n,) that are not in the grid yet.
+
+        Rows of radius 0 are left out.
+        """
         done, count = len(self._entries), len(points)
         self._entries.append(count - done, slot=0, next=-1, level=0)
         if count > len(self._heads) // 2:
@@ -45,6 +48,11 @@ class HashGrid:
         """Put ``rows`` into the voxels where they belong now."""
         e = self._entries
         _relink(rows, points, radii, self._heads, e.slot, e.next, e.level, self._population)
+
+    def remove(self, rows: np.ndarray) -> None:
+        """Take ``rows`` out, so that nothing matches them any more."""
+        e = self._entries
+        _unlink(rows, self._heads, e.slot, e.next, e.level, self._population)
 
     def match(
         self,
@@ -101,6 +109,8 @@ def _slot_of(points, row, level, slots):
 @kernel()
 def _insert(points, radii, start, heads, slot, following, levels, population):
     for row in range(start, points.shape[0]):
+        if not radii[row] > 0.0:
+            continue
         level = _level_of(radii[row])
         place = _slot_of(points, row, level, len(heads))
         slot[row], levels[row], following[row] = place, level, heads[place]
@@ -115,17 +125,29 @@ def _relink(rows, points, radii, heads, slot, following, levels, population):
         place = _slot_of(points, row, level, len(heads))
         if place == slot[row] and level == levels[row]:
             continue
-        before, here = -1, heads[slot[row]]
-        while here != row:
-            before, here = here, following[here]
-        if before < 0:
-            heads[slot[row]] = following[row]
-        else:
-            following[before] = following[row]
-        population[levels[row]] -= 1
+        _leave(row, heads, slot, following, levels, population)
         population[level] += 1
         slot[row], levels[row], following[row] = place, level, heads[place]
         heads[place] = row
+
+
+@kernel()
+def _unlink(rows, heads, slot, following, levels, population):
+    for row in rows:
+        _leave(row, heads, slot, following, levels, population)
+
+
+@kernel()
+def _leave(row, heads, slot, following, levels, population):
+    """Take a surfel out of its chain."""
+    before, here = -1, heads[slot[row]]
+    while here != row:
+        before, here = here, following[here]
+    if before < 0:
+        heads[slot[row]] = following[row]
+    else:
+        following[before] = following[row]
+    population[levels[row]] -= 1
 
 
 @kernel()
@@ -159,10 +181,10 @@ def _match(
             scale = 2.0 ** (_MIDDLE_LEVEL - level)
             if 0.25 * finer > q_radii[m] * scale:
                 continue  # every surfel of this level and of the coarser ones is too large
-            i0, j0, k0 = floor(x * scale), floor(y * scale), floor(z * scale)
-            for voxel in range(27):
-                i, j, k = i0 + voxel // 9 - 1, j0 + voxel // 3 % 3 - 1, k0 + voxel % 3 - 1
-                row = heads[_slot(i, j, k, level, len(heads))]
+            i, j, k = floor(x * scale - 0.5), floor(y * scale - 0.5), floor(z * scale - 0.5)
+            for voxel in range(8):
+                di, dj, dk = voxel >> 2, voxel >> 1 & 1, voxel & 1
+                row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))]
                 while row >= 0:
                     if at[row] == level and q_radii[m] >= finer * radii[row]:
                         dx, dy, dz = points[row, 0] - x, points[row, 1] - y, points[row, 2] - z

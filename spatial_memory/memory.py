@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from renderers.camera import Camera
 from renderers.errors import SceneError
 from spatial_memory import storage
+from spatial_memory.forgetting import falls_on, least_missed, pixels_inside, replaced
 from spatial_memory.retrieve import Retrieval, SelectRules, check_request, gather, select
 from spatial_memory.sampling import sample_view
-from spatial_memory.sight import Sight, sight_of
+from spatial_memory.sight import sight_of
+from spatial_memory.sights import Sights
+from spatial_memory.store import ViewStore
 from spatial_memory.surfels import FuseRules, Surfels
-from spatial_memory.views import (
-    PROVENANCES,
-    Array,
-    View,
-    ViewStore,
-    cam_from_world,
-    lens_of,
-    make_view,
-)
+from spatial_memory.views import PROVENANCES, Array, View, make_view
+
+logger = logging.getLogger("scenegen")
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,14 @@ class MemoryConfig:
     """Retrieval stops when no view adds this share of the target pixels."""
     min_coverage: float = 0.05
     """Below this share of the pixels in need, retrieval falls back to the nearest poses."""
+    view_cache_mb: int = 256
+    """Pixels of views kept in memory, in MB; others lie in files until somebody asks for them."""
+    max_views: int = 5_000
+    """Above this number, writing forgets the generated view that is missed least."""
+    max_surfels: int = 5_000_000
+    """Above this number, writing forgets generated views until the surfels fit."""
+    replace_same_pose: bool = False
+    """Whether a view replaces generated ones from the same place that show nothing more."""
 
     def __post_init__(self) -> None:
         for name in ("surfel_side", "sight_side", "evidence_side"):
@@ -55,6 +60,8 @@ class MemoryConfig:
         for name in ("merge_depth_share", "depth_tolerance", "min_gain", "min_coverage"):
             _check_range(name, getattr(self, name), 0, 1)
         _check_range("merge_min_cos", self.merge_min_cos, -1, 1)
+        for name in ("view_cache_mb", "max_views", "max_surfels"):
+            _check_range(name, getattr(self, name), 1, 1_000_000_000)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
@@ -69,15 +76,32 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 class ViewMemory:
     """Remembers views by the surfaces they have seen. Safe to use from several threads."""
 
-    def __init__(self, config: MemoryConfig | None = None) -> None:
-        self.config = config or MemoryConfig()
-        self.views = ViewStore()
+    def __init__(
+        self, config: MemoryConfig | None = None, folder: str | Path | None = None
+    ) -> None:
+        """Start with nothing.
+
+        Args:
+            config: Resolution, rules and budgets.
+            folder: Where pixels go that do not fit into the cache, as long as the memory lives;
+                the system's place for temporary files when left out.
+        """
+        self.config = c = config or MemoryConfig()
+        self.views = ViewStore(
+            c.view_cache_mb * 1_000_000, None if folder is None else Path(folder)
+        )
         """All views held, by id."""
-        self.surfels = Surfels()
-        """The surfaces they have seen."""
-        self._sights: dict[int, Sight] = {}
+        self._surfels = Surfels()
+        self._sights = Sights(c.depth_tolerance)
         self._pinned: set[int] = set()
         self._lock = threading.RLock()
+
+    @property
+    def surfels(self) -> Surfels:
+        """The surfaces that the views have seen. Its arrays are valid until the next change."""
+        with self._lock:
+            self._surfels.tidy()
+            return self._surfels
 
     @property
     def pinned(self) -> frozenset[int]:
@@ -111,13 +135,45 @@ class ViewMemory:
         view = make_view(rgb, depth, camera, provenance, known)
         c = self.config
         samples, sight = sample_view(view, c.surfel_side), sight_of(view, c.sight_side)
-        rules = FuseRules(c.merge_depth_share, c.merge_min_cos, c.depth_tolerance)
+        rules = FuseRules(c.merge_depth_share, c.merge_min_cos)
         with self._lock:
             view_id = self.views.add(view)
-            self._sights[view_id] = sight
+            self._sights.add(view_id, sight)
             rank = PROVENANCES.index(provenance)
-            self.surfels.fuse(samples, view_id, rank, self._sights, rules)
+            self._surfels.fuse(samples, view_id, rank, self._sights, rules)
+            if c.replace_same_pose:
+                superfluous = replaced(view_id, self._sights, self._surfels.observers)
+                for other in filter(self._may_forget, superfluous):
+                    self._drop(other)
+            self._keep_budgets(view_id)
         return view_id
+
+    def _keep_budgets(self, newest: int) -> None:
+        """Forget what is missed least until views and surfels are within their budgets."""
+        c = self.config
+        while True:
+            excess = max(0, self._surfels.alive - c.max_surfels)
+            if len(self.views) <= c.max_views and excess == 0:
+                return
+            spare = [i for i in self.views if i != newest and self._may_forget(i)]
+            victim = least_missed(np.array(spare, np.int64), self._surfels.observers, excess)
+            if victim is None:
+                logger.warning(
+                    "the memory is over its budget (%d views, %d surfels) and keeps all: "
+                    "what is left is pinned, observed or new",
+                    len(self.views),
+                    self._surfels.alive,
+                )
+                return
+            self._drop(victim)
+
+    def _may_forget(self, view_id: int) -> bool:
+        return self.views.provenance(view_id) != "observed" and view_id not in self._pinned
+
+    def _drop(self, view_id: int) -> None:
+        self.views.remove(view_id)
+        self._sights.remove(view_id)
+        self._surfels.drop_view(view_id)
 
     def retrieve(
         self,
@@ -144,8 +200,8 @@ class ViewMemory:
         c = self.config
         rules = SelectRules(c.evidence_side, c.min_gain, c.min_coverage)
         with self._lock:
-            evidence = gather(self.surfels, cameras, masks, rules.side)
-            return select(evidence, self.surfels, self._sights, cameras, k, self._pinned, rules)
+            evidence = gather(self._surfels, cameras, masks, rules.side)
+            return select(evidence, self._surfels, self._sights, cameras, k, self._pinned, rules)
 
     def pin(self, view_id: int, pinned: bool = True) -> None:
         """Take this view first in every retrieval and never forget it; or stop doing so.
@@ -154,7 +210,7 @@ class ViewMemory:
             SceneError: There is no such view.
         """
         with self._lock:
-            _ = self.views[view_id]
+            self.views.check(view_id)
             (self._pinned.add if pinned else self._pinned.discard)(int(view_id))
 
     def forget(self, view_id: int) -> None:
@@ -164,16 +220,14 @@ class ViewMemory:
             SceneError: There is no such view, or it is pinned.
         """
         with self._lock:
-            _ = self.views[view_id]
+            self.views.check(view_id)
             if view_id in self._pinned:
                 raise SceneError(
                     f"view {view_id} cannot be forgotten",
                     why="it is pinned",
                     fix=f"unpin it first: memory.pin({view_id}, pinned=False)",
                 )
-            self.views.remove(view_id)
-            del self._sights[view_id]
-            self.surfels.drop_view(view_id)
+            self._drop(view_id)
 
     def erase(self, box: Array | Sequence[Sequence[float]]) -> int:
         """Forget what is inside a box: its surfels, and the pixels of views that show it.
@@ -195,13 +249,23 @@ class ViewMemory:
                 fix="pass [[x0, y0, z0], [x1, y1, z1]] in metres",
             )
         with self._lock:
-            for view_id, view in self.views.items():
-                shows = _shows_box(view, corners)
-                if shows is not None:
-                    rest = replace(view, known=view.known & ~shows)
-                    self.views.replace(view_id, rest)
-                    self._sights[view_id] = sight_of(rest, self.config.sight_side)
-            return self.surfels.drop_box(*corners)
+            around = corners[:1], corners[1:], np.array([np.inf])
+            for view_id in self._sights.reaching(around).tolist():
+                self._erase_pixels(view_id, corners)
+            return self._surfels.drop_box(*corners)
+
+    def _erase_pixels(self, view_id: int, corners: np.ndarray) -> None:
+        """Take the pixels inside a box out of a view; it no longer votes for what they show."""
+        view, observers = self.views[view_id], self._surfels.observers
+        inside = pixels_inside(view, corners)
+        if not inside.any():
+            return
+        rest = replace(view, known=view.known & ~inside)
+        self.views.replace(view_id, rest)
+        self._sights.replace(view_id, sight_of(rest, self.config.sight_side))
+        rows = observers.seen_by(view_id)
+        gone = falls_on(view, inside, self._surfels.points[rows])
+        observers.withdraw(rows[gone], view_id)
 
     def save(self, folder: str | Path) -> None:
         """Write the memory to a folder, in place of what was saved there before.
@@ -212,56 +276,25 @@ class ViewMemory:
             SceneError: The folder cannot be written.
         """
         with self._lock:
-            kept = storage.Kept(
-                self.config.__dict__, self.views, self.surfels, sorted(self._pinned)
-            )
-            storage.save(Path(folder), kept)
+            config, pinned = self.config.__dict__, sorted(self._pinned)
+            storage.save(Path(folder), config, pinned, self.views, self.surfels)
 
     @classmethod
     def load(cls, folder: str | Path) -> ViewMemory:
         """Read a memory that :meth:`save` wrote. It gives the same answers, bit for bit.
 
+        Every file is read once, to see that it is whole. Later the pixels that do not fit into the
+        cache are read from the folder, which must therefore stay.
+
         Raises:
             SceneError: There is none, it is damaged, or a newer release wrote it.
         """
-        kept = storage.load(Path(folder), MemoryConfig.__dataclass_fields__)
-        memory = cls(MemoryConfig(**kept.config))
-        memory.views, memory.surfels = kept.views, kept.surfels
-        memory._pinned = set(kept.pinned)
-        for view_id, view in memory.views.items():
-            memory._sights[view_id] = sight_of(view, memory.config.sight_side)
+        saved = storage.read(Path(folder), MemoryConfig.__dataclass_fields__)
+        memory = cls(MemoryConfig(**saved.config))
+        memory._pinned = set(saved.pinned)
+
+        def look(view_id: int, view: View) -> None:
+            memory._sights.add(view_id, sight_of(view, memory.config.sight_side))
+
+        storage.restore(saved, memory.views, memory._surfels, look)
         return memory
-
-
-def _shows_box(view: View, corners: np.ndarray) -> torch.Tensor | None:
-    """(h, w) pixels whose surface lies inside the box; None where there are none."""
-    pose, (fx, fy, cx, cy) = cam_from_world(view.camera), lens_of(view.camera)
-    height, width = view.depth.shape
-    if _out_of_sight(corners, pose, (fx, fy, cx, cy), width, height):
-        return None
-    z = np.where(torch.isfinite(view.depth), view.depth.numpy(), np.nan).astype(np.float64)
-    x = (np.arange(width) + 0.5 - cx) / fx * z - pose[0, 3]
-    y = ((np.arange(height) + 0.5 - cy) / fy)[:, None] * z - pose[1, 3]
-    z = z - pose[2, 3]
-    inside = np.ones(z.shape, np.bool_)
-    for axis in range(3):
-        world = pose[0, axis] * x + pose[1, axis] * y + pose[2, axis] * z
-        inside &= (world >= corners[0, axis]) & (world <= corners[1, axis])
-    return torch.from_numpy(inside) if inside.any() else None
-
-
-def _out_of_sight(
-    corners: np.ndarray, pose: np.ndarray, lens: tuple[float, ...], width: int, height: int
-) -> bool:
-    """Whether all eight corners are beyond the same side of what the camera sees."""
-    fx, fy, cx, cy = lens
-    pick = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, 8)
-    eight = np.stack([corners[pick[axis], axis] for axis in range(3)])  # (3, 8)
-    x, y, z = pose[:, :3] @ eight + pose[:, 3:]
-    return bool(
-        (z <= 0).all()
-        or (fx * x < -cx * z).all()
-        or (fy * y < -cy * z).all()
-        or (fx * x > (width - cx) * z).all()
-        or (fy * y > (height - cy) * z).all()
-    )

@@ -1,8 +1,13 @@
-"""Which views have seen which surfel: one chain of view ids per surfel.
+"""Which views have seen which surfel: sets of view ids, kept per block of 64 neighbouring rows.
 
-Appending is cheap; reading hops along a chain. Chains are laid out in a row again whenever the
-number of links has doubled, so that hops stay within a cache line. No result depends on the
-order within a chain.
+A view that sees a surfel mostly sees its neighbours too. So a block has one entry per view, with
+one bit per surfel: 12 bytes for up to 64 pairs. The entries of a block lie in a slot of 4, 8, 16
+... places in one pool. A block that outgrows its slot moves into one twice as large and leaves the
+old one to others, so that adding costs what is added, whatever is there already. No result
+depends on the order of entries.
+
+Two more things are kept at hand: how many surfels only one view has seen, which is what
+forgetting it would lose, and the blocks in which a view has seen anything.
 """
 
 from __future__ import annotations
@@ -12,107 +17,443 @@ import numpy as np
 from renderers.kernels import kernel
 from spatial_memory.columns import Columns
 
-_MIN_LINKS = 1 << 16
+BLOCK = 64
+"""Surfels per block: one bit each."""
+
+_CLASSES = 30  # slots of 4, 8 ... 2^31 places
+_MAX_PARTS = 16
 
 
 class Observers:
     """Sets of view ids, one per surfel."""
 
     def __init__(self) -> None:
-        self._heads = Columns(first=(np.int32, ()))
-        self._links = Columns(view=(np.int32, ()), next=(np.int32, ()))
-        self._in_a_row = 0
-
-    def __len__(self) -> int:
-        return len(self._links)
-
-    @property
-    def first(self) -> np.ndarray:
-        """(n,) int32 first link of each surfel, -1 for none."""
-        return self._heads.first
+        self._counts = Columns(seen_by=(np.int32, ()))
+        self._slots = Columns(start=(np.int32, ()), count=(np.int32, ()), size=(np.int8, ()))
+        self._views, self._masks = np.zeros(1024, np.int32), np.zeros(1024, np.int64)
+        self._free = np.full(_CLASSES, -1, np.int32)  # first free slot of each size
+        self._used = np.zeros(1, np.int64)  # places given out so far
+        self._alone = np.zeros(64, np.int64)  # by view id
+        self._blocks: dict[int, list[np.ndarray]] = {}
 
     @property
-    def view(self) -> np.ndarray:
-        """(links,) int32 view id of each link."""
-        return self._links.view
-
-    @property
-    def next(self) -> np.ndarray:
-        """(links,) int32 following link, -1 at the end of a chain."""
-        return self._links.next
+    def view_ids(self) -> frozenset[int]:
+        """Ids of all views that have seen anything."""
+        return frozenset(self._blocks)
 
     def add_surfels(self, count: int) -> None:
         """Make room for new surfels, which nobody has seen yet."""
-        self._heads.append(count, first=-1)
+        self._counts.append(count, seen_by=0)
+        blocks = -(-len(self._counts) // BLOCK) - len(self._slots)
+        self._slots.append(blocks, start=0, count=0, size=0)
 
     def add(self, surfels: np.ndarray, view_id: int) -> None:
-        """Note that a view has seen these surfels; it must not be among their observers yet.
+        """Note that a view has seen these surfels.
 
         Args:
-            surfels: (m,) rows, each once.
+            surfels: (m,) rows, ascending.
             view_id: The view.
         """
-        start = len(self._links)
-        self._links.append(len(surfels), view=view_id, next=self._heads.first[surfels])
-        self._heads.first[surfels] = np.arange(start, start + len(surfels), dtype=np.int32)
-        if len(self._links) > max(2 * self._in_a_row, _MIN_LINKS):
-            self.restore(len(self._heads), *self.pairs())
+        blocks, masks = _grouped(surfels)
+        if len(blocks):
+            self._merge(blocks, np.full(len(blocks), view_id, np.int32), masks)
+            self._note(view_id, blocks)
 
-    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """All (surfel, view) pairs as two int32 arrays, sorted by surfel, then by view."""
-        surfels, views = np.empty(len(self), np.int32), np.empty(len(self), np.int32)
-        _unchain(self.first, self.view, self.next, surfels, views)
-        return surfels, views
-
-    def restore(self, count: int, surfels: np.ndarray, views: np.ndarray) -> None:
-        """Start again from pairs.
+    def add_table(self, first: int, views: np.ndarray, seen: np.ndarray) -> None:
+        """Note what many views have seen of neighbouring surfels.
 
         Args:
-            count: Number of surfels.
-            surfels: (m,) rows, ascending.
-            views: (m,) view ids, ascending within a surfel.
+            first: Block of the first surfel, which is the first of its block.
+            views: (v,) view ids.
+            seen: (v, m) bool: which of the surfels from there on each has seen.
         """
-        self._heads = Columns(first=(np.int32, ()))
-        self._links = Columns(view=(np.int32, ()), next=(np.int32, ()))
-        self._heads.append(count, first=-1)
-        self._links.append(len(surfels), view=views, next=-1)
-        _chain(np.ascontiguousarray(surfels), self.first, self.next)
-        self._in_a_row = len(surfels)
+        table = np.zeros((len(views), -(-seen.shape[1] // BLOCK) * BLOCK // 8), np.uint8)
+        bits = np.packbits(seen, axis=1, bitorder="little")
+        table[:, : bits.shape[1]] = bits
+        masks = table.view("<i8").T  # (blocks, v)
+        blocks, columns = np.nonzero(masks)
+        self.restore(first + blocks, views[columns].astype(np.int32), masks[blocks, columns])
+
+    def _merge(self, blocks: np.ndarray, views: np.ndarray, masks: np.ndarray) -> None:
+        """Add entries: block, view and bits of each. Those of one block stand together."""
+        room = int(self._used[0]) + _places_needed(blocks, self._slots.count)
+        self._views, self._masks = _grown(self._views, room), _grown(self._masks, room)
+        self._alone = _grown(self._alone, int(views.max()) + 1)
+        place = np.full(len(self._alone), -1, np.int32)
+        _merge(blocks, views, masks, *self._state(), self._free, self._used, place)
+
+    def _state(self) -> tuple[np.ndarray, ...]:
+        s = self._slots
+        counts, pools = self._counts.seen_by, (self._views, self._masks)
+        return s.start, s.count, s.size, *pools, counts, self._alone
+
+    def _note(self, view_id: int, blocks: np.ndarray) -> None:
+        parts = self._blocks.setdefault(view_id, [])
+        parts.append(blocks.astype(np.int32))
+        if len(parts) > _MAX_PARTS:
+            parts[:] = [distinct(np.concatenate(parts))]
+
+    def seen_by(self, view_id: int) -> np.ndarray:
+        """Rows that a view has seen: (m,) int64, ascending."""
+        if view_id not in self._blocks:
+            return np.empty(0, np.int64)
+        blocks = distinct(np.concatenate(self._blocks[view_id]))
+        rows = np.empty(len(blocks) * BLOCK, np.int64)
+        return rows[: _seen_by(blocks, view_id, *self._state(), rows)]
+
+    def seen_alone(self, view_ids: np.ndarray) -> np.ndarray:
+        """How many surfels each of these views (v,) has seen and no other view: (v,) int64."""
+        self._alone = _grown(self._alone, int(view_ids.max(initial=-1)) + 1)
+        return self._alone[view_ids]
+
+    def withdraw(self, surfels: np.ndarray, view_id: int) -> None:
+        """Note that a view no longer shows these surfels: (m,) rows, ascending."""
+        blocks, masks = _grouped(surfels)
+        _withdraw(blocks, masks, view_id, *self._state())
 
     def drop_view(self, view_id: int) -> np.ndarray:
         """Forget what a view has seen.
 
         Returns:
-            (n,) bool: the surfels that nobody else has seen.
+            (m,) int64, ascending: rows that nobody has seen now.
         """
-        surfels, views = self.pairs()
-        others = views != view_id
-        self.restore(len(self._heads), surfels[others], views[others])
-        return self.first < 0
+        rows = self.seen_by(view_id)
+        self.withdraw(rows, view_id)
+        self._blocks.pop(view_id, None)
+        return rows[self._counts.seen_by[rows] == 0]
 
-    def keep_surfels(self, mask: np.ndarray) -> None:
-        """Drop the surfels where ``mask`` is False; the others close ranks."""
-        surfels, views = self.pairs()
-        row = np.cumsum(mask, dtype=np.int32) - 1
-        kept = mask[surfels]
-        self.restore(int(np.count_nonzero(mask)), row[surfels[kept]], views[kept])
+    def drop_surfels(self, rows: np.ndarray) -> None:
+        """Forget who has seen these rows (m,), ascending."""
+        blocks, masks = _grouped(rows)
+        _forget(blocks, masks, *self._state())
+
+    def add_up(
+        self, surfels: np.ndarray, amounts: np.ndarray, counted: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Add the amount of each surfel to the sums of all views that have seen it.
+
+        Args:
+            surfels: (m,) rows, ascending.
+            amounts: (m,) what each is worth.
+            counted: Whether the sum of a view matters: bool, by view id.
+            sums: By view id; changed.
+        """
+        _add_up(surfels, amounts, *self._state(), counted, sums)
+
+    def take_out(
+        self, surfels: np.ndarray, view_id: int, amounts: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Take the amounts of all surfels that a view has seen out of all sums, and set them to 0.
+
+        Args:
+            surfels: (m,) rows, ascending.
+            view_id: The view.
+            amounts: (m,) as in :meth:`add_up`; changed.
+            sums: By view id; changed.
+        """
+        _take_out(surfels, view_id, amounts, *self._state(), sums)
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """All (surfel, view) pairs as two int32 arrays, sorted by surfel, then by view."""
+        count = int(self._counts.seen_by.sum(dtype=np.int64))
+        surfels, views = np.empty(count, np.int32), np.empty(count, np.int32)
+        _unpack(*self.entries(0, len(self._slots)), surfels, views)
+        return surfels, views
+
+    def entries(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What there is of the blocks from ``start`` to ``stop``.
+
+        Returns:
+            (b,) int32 number of entries of each block; view ids, int32, and bits, int64, of all
+            entries, block by block and by rising view id.
+        """
+        starts, counts = self._slots.start[start:stop], self._slots.count[start:stop].copy()
+        count = int(counts.sum(dtype=np.int64))
+        views, masks = np.empty(count, np.int32), np.empty(count, np.int64)
+        _list(starts, counts, self._views, self._masks, views, masks)
+        return counts, views, masks
+
+    def restore(self, blocks: np.ndarray, views: np.ndarray, masks: np.ndarray) -> None:
+        """Add entries of surfels that are there already.
+
+        Args:
+            blocks: (e,) the block of each, ascending.
+            views: (e,) view ids, int32.
+            masks: (e,) int64 bits.
+        """
+        if len(blocks) == 0:
+            return
+        self._merge(blocks, views, masks)
+        order = np.argsort(views, kind="stable")
+        found, first = np.unique(views[order], return_index=True)
+        for view_id, part in zip(found.tolist(), np.split(blocks[order], first[1:]), strict=True):
+            self._note(view_id, part)
+
+
+def distinct(rows: np.ndarray) -> np.ndarray:
+    """Each of some integers from 0 on once, ascending; unlike numpy's own this sorts."""
+    rows = np.sort(rows)
+    return rows[np.diff(rows, prepend=-1) > 0]
+
+
+def single_bits(surfels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The block (m,) int64 and the bit (m,) int64 of each of some rows."""
+    rows = surfels.astype(np.int64)
+    return rows // BLOCK, np.left_shift(np.int64(1), rows % BLOCK)
+
+
+def renumbered(
+    first: int, entries: tuple[np.ndarray, np.ndarray, np.ndarray], rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries after some surfels have gone and the others have closed ranks.
+
+    Args:
+        first: The first block.
+        entries: What :meth:`Observers.entries` gave for it and those after it.
+        rows: (n,) new row of every old row, -1 for those gone.
+
+    Returns:
+        Blocks, views and bits, as for :meth:`Observers.restore`.
+    """
+    room = 2 * len(entries[1])
+    blocks, views, masks = (
+        np.empty(room, np.int64),
+        np.empty(room, np.int32),
+        np.empty(room, np.int64),
+    )
+    count = _renumber(first, *entries, rows, blocks, views, masks)
+    return blocks[:count], views[:count], masks[:count]
+
+
+def _grouped(surfels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, ascending, as blocks (b,) and bits (b,)."""
+    blocks, bits = single_bits(surfels)
+    starts = np.flatnonzero(np.diff(blocks, prepend=-1))
+    return blocks[starts], np.bitwise_or.reduceat(bits, starts) if len(starts) else bits
+
+
+def _grown(array: np.ndarray, size: int) -> np.ndarray:
+    """The array, or a copy with at least ``size`` places; new ones are 0."""
+    if size <= len(array):
+        return array
+    grown = np.zeros(max(size, 2 * len(array)), array.dtype)
+    grown[: len(array)] = array
+    return grown
 
 
 @kernel()
-def _unchain(first, view, following, surfels, views):
-    count = 0
-    for surfel in range(len(first)):
-        start = count
-        link = first[surfel]
-        while link >= 0:
-            surfels[count], views[count] = surfel, view[link]
-            count += 1
-            link = following[link]
-        views[start:count].sort()
+def _capacity(size):
+    return 2 << np.int64(size) if size > 0 else 0
 
 
 @kernel()
-def _chain(surfels, first, following):
-    for link in range(len(surfels) - 1, -1, -1):
-        following[link] = first[surfels[link]]
-        first[surfels[link]] = link
+def _places_needed(blocks, count):
+    """A bound on the places that blocks take when they get these entries."""
+    places, i = 0, 0
+    while i < len(blocks):
+        first = i
+        while i < len(blocks) and blocks[i] == blocks[first]:
+            i += 1
+        places += 8 + 4 * (count[blocks[first]] + i - first)
+    return places
+
+
+@kernel()
+def _merge(
+    blocks, views, masks, start, count, size, pool, bits, counts, alone, free, used, place
+):  # fmt: skip
+    """Add entries. ``place`` tells where a view stands in the current block; -1: nowhere."""
+    for i in range(len(blocks)):
+        block, view = blocks[i], views[i]
+        if i == 0 or block != blocks[i - 1]:
+            for k in range(count[block]):
+                place[pool[start[block] + k]] = k
+        if place[view] < 0:
+            if count[block] == _capacity(size[block]):
+                _move(block, start, count, size, pool, bits, free, used)
+            place[view] = count[block]
+            pool[start[block] + count[block]] = view
+            bits[start[block] + count[block]] = 0
+            count[block] += 1
+        entry = start[block] + place[view]
+        for bit in range(BLOCK):
+            if (masks[i] & ~bits[entry]) >> bit & 1:
+                row = block * BLOCK + bit
+                if counts[row] == 0:
+                    alone[view] += 1
+                elif counts[row] == 1:
+                    alone[_only(bit, block, start, count, pool, bits)] -= 1
+                counts[row] += 1
+        bits[entry] |= masks[i]
+        if i + 1 == len(blocks) or block != blocks[i + 1]:
+            for k in range(count[block]):
+                place[pool[start[block] + k]] = -1
+
+
+@kernel()
+def _move(block, start, count, size, pool, bits, free, used):
+    """Put a block's entries into a slot twice as large."""
+    old, larger = start[block], size[block] + 1
+    slot = np.int64(free[larger])
+    if slot >= 0:
+        free[larger] = pool[slot]
+    else:
+        slot = used[0]
+        used[0] += _capacity(larger)
+    for k in range(count[block]):
+        pool[slot + k], bits[slot + k] = pool[old + k], bits[old + k]
+    if size[block] > 0:
+        pool[old], free[size[block]] = free[size[block]], old
+    start[block], size[block] = slot, larger
+
+
+@kernel()
+def _only(bit, block, start, count, pool, bits):
+    """The view that has seen a surfel which one view has seen."""
+    entry = start[block]
+    while entry < start[block] + count[block] - 1 and not bits[entry] >> bit & 1:
+        entry += 1
+    return pool[entry]
+
+
+@kernel()
+def _find(block, view_id, start, count, pool):
+    """The entry of a view in a block; -1 for none."""
+    for entry in range(start[block], start[block] + count[block]):
+        if pool[entry] == view_id:
+            return entry
+    return -1
+
+
+@kernel()
+def _clear(block, entry, start, count, pool, bits):
+    """Remove an entry."""
+    last = start[block] + count[block] - 1
+    pool[entry], bits[entry] = pool[last], bits[last]
+    count[block] -= 1
+
+
+@kernel()
+def _seen_by(blocks, view_id, start, count, size, pool, bits, counts, alone, rows):
+    found = 0
+    for block in blocks:
+        entry = _find(block, view_id, start, count, pool)
+        for bit in range(BLOCK if entry >= 0 else 0):
+            if bits[entry] >> bit & 1:
+                rows[found] = np.int64(block) * BLOCK + bit
+                found += 1
+    return found
+
+
+@kernel()
+def _withdraw(blocks, masks, view_id, start, count, size, pool, bits, counts, alone):
+    for i in range(len(blocks)):
+        block = blocks[i]
+        entry = _find(block, view_id, start, count, pool)
+        if entry < 0:
+            continue
+        gone = bits[entry] & masks[i]
+        bits[entry] &= ~gone
+        if bits[entry] == 0:
+            _clear(block, entry, start, count, pool, bits)
+        for bit in range(BLOCK):
+            if gone >> bit & 1:
+                row = block * BLOCK + bit
+                counts[row] -= 1
+                if counts[row] == 0:
+                    alone[view_id] -= 1
+                elif counts[row] == 1:
+                    alone[_only(bit, block, start, count, pool, bits)] += 1
+
+
+@kernel()
+def _forget(blocks, masks, start, count, size, pool, bits, counts, alone):
+    for i in range(len(blocks)):
+        block = blocks[i]
+        for bit in range(BLOCK):
+            if masks[i] >> bit & 1:
+                if counts[block * BLOCK + bit] == 1:
+                    alone[_only(bit, block, start, count, pool, bits)] -= 1
+                counts[block * BLOCK + bit] = 0
+        for entry in range(start[block] + count[block] - 1, start[block] - 1, -1):
+            bits[entry] &= ~masks[i]
+            if bits[entry] == 0:
+                _clear(block, entry, start, count, pool, bits)
+
+
+@kernel()
+def _add_up(surfels, amounts, start, count, size, pool, bits, counts, alone, counted, sums):
+    m = 0
+    while m < len(surfels):
+        block, first, shown = surfels[m] // BLOCK, m, 0
+        while m < len(surfels) and surfels[m] // BLOCK == block:
+            shown |= 1 << (surfels[m] % BLOCK)
+            m += 1
+        for entry in range(start[block], start[block] + count[block]):
+            if counted[pool[entry]] and bits[entry] & shown:
+                for i in range(first, m):
+                    if bits[entry] >> (surfels[i] % BLOCK) & 1:
+                        sums[pool[entry]] += amounts[i]
+
+
+@kernel()
+def _take_out(surfels, view_id, amounts, start, count, size, pool, bits, counts, alone, sums):
+    m = 0
+    while m < len(surfels):
+        block, first, taken = surfels[m] // BLOCK, m, 0
+        seen = _find(block, view_id, start, count, pool)
+        while m < len(surfels) and surfels[m] // BLOCK == block:
+            if seen >= 0 and amounts[m] != 0:
+                taken |= bits[seen] & (1 << (surfels[m] % BLOCK))
+            m += 1
+        for entry in range(start[block], start[block] + count[block] if taken else 0):
+            for i in range(first, m if bits[entry] & taken else first):
+                if (bits[entry] & taken) >> (surfels[i] % BLOCK) & 1:
+                    sums[pool[entry]] -= amounts[i]
+        for i in range(first, m if taken else first):
+            if taken >> (surfels[i] % BLOCK) & 1:
+                amounts[i] = 0
+
+
+@kernel()
+def _list(starts, counts, pool, bits, views, masks):
+    done = 0
+    for block in range(len(starts)):
+        start, n = starts[block], counts[block]
+        order = np.argsort(pool[start : start + n])
+        for k in range(n):
+            views[done + k], masks[done + k] = pool[start + order[k]], bits[start + order[k]]
+        done += n
+
+
+@kernel()
+def _unpack(counts, views, masks, surfels, out):
+    done = found = 0
+    for block in range(len(counts)):
+        for bit in range(BLOCK):
+            for entry in range(done, done + counts[block]):
+                if masks[entry] >> bit & 1:
+                    surfels[found], out[found] = block * BLOCK + bit, views[entry]
+                    found += 1
+        done += counts[block]
+
+
+@kernel()
+def _renumber(first, counts, views, masks, rows, new_blocks, new_views, new_masks):
+    done = found = 0
+    for block in range(len(counts)):
+        before = (first + block) * BLOCK
+        now = rows[before : before + BLOCK]
+        highest = now.max() // BLOCK
+        for target in range(max(highest - 1, 0), highest + 1):  # of one block, two have parts
+            for entry in range(done, done + counts[block]):
+                mask = 0
+                for bit in range(len(now)):
+                    if now[bit] // BLOCK == target and masks[entry] >> bit & 1:
+                        mask |= 1 << (now[bit] % BLOCK)
+                if mask != 0:
+                    new_blocks[found], new_masks[found] = target, mask
+                    new_views[found] = views[entry]
+                    found += 1
+        done += counts[block]
+    return found

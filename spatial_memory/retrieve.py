@@ -7,8 +7,9 @@ add to those already explained: the second view of the same wall adds nothing, h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from jaxtyping import Float64
 from renderers.camera import Camera
 from renderers.errors import SceneError
 from renderers.evidence import count_evidence
-from renderers.kernels import kernel
 from renderers.surfels import render_surfels
-from spatial_memory.sight import Sight
+from spatial_memory.blocks import SMALLEST, frustum
+from spatial_memory.reasons import MOST, NEAREST, PINNED, Candidate, Candidates
+from spatial_memory.sights import Sights
 from spatial_memory.surfels import Surfels
-from spatial_memory.views import Array, cam_from_world
+from spatial_memory.views import Array, cam_from_world, lens_of
 
 METRE_IN_RADIANS = 0.1
 """Weight of a metre against a radian in the distance between poses (VMem, arXiv 2506.18903)."""
@@ -39,8 +41,13 @@ class Retrieval:
     """Share of the target pixels that each chosen view added to those before it."""
     votes: tuple[float, ...]
     """Evidence for each chosen view on its own: cos / (1 + z) summed over the pixels it saw."""
-    reasons: dict[int, str]
-    """For every view held: what it would have added, and why it was taken or not."""
+    candidates: Sequence[Candidate] = field(repr=False)
+    """Every view held, by rising id: what it shows, what it would add, taken or not and why."""
+
+    @cached_property
+    def reasons(self) -> dict[int, str]:
+        """For every view held: what it would have added, and why it was taken or not."""
+        return {each.view_id: each.reason for each in self.candidates}
 
 
 @dataclass(frozen=True)
@@ -82,23 +89,27 @@ def gather(
         explained: For each camera a (h, w) bool mask of pixels in no need, or None.
         side: Longer side of the evidence grid, in pixels.
     """
-    seen, needed = [], []
-    points, normals, radii = map(torch.from_numpy, (surfels.points, surfels.normals, surfels.radii))
-    for camera, mask in zip(cameras, explained, strict=True):
-        small = _on_side(camera, side)
-        seen.append(render_surfels(points, normals, radii, small, backs=True))
-        needed.append(_needed(mask, small))
-    visible = count_evidence(seen, len(surfels), [torch.from_numpy(need) for need in needed])
+    small = [_on_side(camera, side) for camera in cameras]
+    near = surfels.blocks.in_sight(
+        [frustum(cam_from_world(c), lens_of(c), c.width, c.height) for c in small],
+        surfels.points,
+        surfels.radii,
+        SMALLEST,
+    )
+    points, normals, radii = map(torch.from_numpy, surfels.discs(near))
+    seen = [render_surfels(points, normals, radii, camera, backs=True) for camera in small]
+    needed = [_needed(mask, camera) for camera, mask in zip(small, explained, strict=True)]
+    visible = count_evidence(seen, len(near), [torch.from_numpy(need) for need in needed])
     rows, pixels, weights = visible.rows.numpy(), visible.pixels.numpy(), visible.weights.numpy()
     total = sum(need.size for need in needed)
     done = total - sum(int(need.sum()) for need in needed)
-    return Evidence(rows, pixels, weights, total, done)
+    return Evidence(near[rows], pixels, weights, total, done)
 
 
 def select(
     evidence: Evidence,
     surfels: Surfels,
-    sights: Mapping[int, Sight],
+    sights: Sights,
     cameras: Sequence[Camera],
     k: int,
     pinned: Set[int],
@@ -109,12 +120,12 @@ def select(
     Ties break by distance between poses, then by id. Where the views found explain next to
     nothing, the nearest poses fill up the answer.
     """
-    if not sights:
-        return Retrieval((), evidence.explained / evidence.total, (), (), {})
+    if len(sights) == 0:
+        return Retrieval((), evidence.explained / evidence.total, (), (), ())
     contest = _Contest(evidence, surfels, sights, cameras)
     is_pinned = np.isin(contest.ids, np.array(sorted(pinned), np.int64))
     while len(contest.chosen) < k and (contest.free & is_pinned).any():
-        contest.take(is_pinned, "pinned")
+        contest.take(is_pinned, PINNED)
     least = max(1.0, rules.min_gain * evidence.total)
     while len(contest.chosen) < k and (contest.free & (contest.residual >= least)).any():
         contest.take(contest.residual >= least)
@@ -128,7 +139,7 @@ def select(
         min(1.0, (evidence.explained + sum(contest.gains)) * share),
         tuple(gain * share for gain in contest.gains),
         contest.votes(),
-        contest.reasons(least),
+        contest.candidates(least),
     )
 
 
@@ -136,88 +147,66 @@ class _Contest:
     """All views held, what each would add, and those taken so far."""
 
     def __init__(
-        self,
-        evidence: Evidence,
-        surfels: Surfels,
-        sights: Mapping[int, Sight],
-        cameras: Sequence[Camera],
+        self, evidence: Evidence, surfels: Surfels, sights: Sights, cameras: Sequence[Camera]
     ) -> None:
-        self.ids = np.array(list(sights), np.int64)
+        self.ids = sights.ids.copy()
         self.free = np.ones(len(self.ids), np.bool_)
         """(n,) views that are not taken yet."""
         self.chosen: list[int] = []
         self.gains: list[int] = []
         """Pixels that each chosen view added."""
-        observers = surfels.observers
-        self._chains = (observers.first, observers.view, observers.next)
+        self._observers = surfels.observers
         self._evidence = evidence
         self._open = evidence.pixels.copy()  # pixels in need, per visible surfel
-        self._gains = np.zeros(int(self.ids.max()) + 1, np.int64)  # by id
-        _add_up(evidence.surfels, self._open, *self._chains, self._gains)
+        self._gains = np.zeros(int(self.ids[-1]) + 1, np.int64)  # by id
+        every = np.ones(len(self._gains), np.bool_)
+        self._observers.add_up(evidence.surfels, self._open, every, self._gains)
         self._alone = self.residual
-        poses = np.stack([sight.pose for sight in sights.values()])
-        self._distance = pose_distances(poses, cameras)
-        self._taken_because: dict[int, str] = {}
+        self._distance = pose_distances(sights.poses, cameras)
+        self._taken: dict[int, tuple[str, float, float | None]] = {}
 
     @property
     def residual(self) -> np.ndarray:
         """(n,) pixels that each view would add now."""
         return self._gains[self.ids]
 
-    def take(self, allowed: np.ndarray, because: str = "") -> None:
+    def take(self, allowed: np.ndarray, cause: str = MOST) -> None:
         """Take the view that adds most; ties go to the nearer pose, then to the lower id."""
-        self._take(np.lexsort((self.ids, self._distance, -self.residual, ~(allowed & self.free))))
-        self._because(f"{because}; " if because else "")
+        rows = np.flatnonzero(allowed & self.free)
+        order = np.lexsort((rows, self._distance[rows], -self.residual[rows]))
+        self._take(int(rows[order[0]]), cause)
 
     def take_nearest(self) -> None:
         """Take the view from the nearest pose, whatever it adds."""
-        order = np.lexsort((self.ids, self._distance, ~self.free))
-        self._take(order)
-        distance = self._distance[order[0]]
-        self._because(f"nearest pose ({distance:.2f}), as next to nothing is mapped here; ")
+        row = int(np.where(self.free, self._distance, np.inf).argmin())
+        self._take(row, NEAREST, float(self._distance[row]))
 
-    def _take(self, order: np.ndarray) -> None:
-        view_id = int(self.ids[order[0]])
-        self.free[order[0]] = False
+    def _take(self, row: int, cause: str, distance: float | None = None) -> None:
+        view_id = int(self.ids[row])
+        self.free[row] = False
         self.chosen.append(view_id)
         self.gains.append(int(self._gains[view_id]))
+        self._taken[view_id] = cause, self.gains[-1] / self._evidence.total, distance
         if self.gains[-1]:
-            _explain(self._evidence.surfels, view_id, *self._chains, self._open, self._gains)
-
-    def _because(self, cause: str) -> None:
-        row = int(np.searchsorted(self.ids, self.chosen[-1]))
-        shows, adds = self._share(int(self._alone[row])), self._share(self.gains[-1])
-        self._taken_because[self.chosen[-1]] = f"taken: {cause}shows {shows}, adds {adds}"
-
-    def _share(self, pixels: int) -> str:
-        return f"{pixels / self._evidence.total:.1%}"
+            self._observers.take_out(self._evidence.surfels, view_id, self._open, self._gains)
 
     def votes(self) -> tuple[float, ...]:
         """Weighted evidence for each chosen view, whoever else has seen the same."""
-        votes = np.zeros(len(self._gains))
-        _add_up(self._evidence.surfels, self._evidence.weights, *self._chains, votes)
+        votes, counted = np.zeros(len(self._gains)), np.zeros(len(self._gains), np.bool_)
+        counted[self.chosen] = True
+        self._observers.add_up(self._evidence.surfels, self._evidence.weights, counted, votes)
         return tuple(float(votes[view_id]) for view_id in self.chosen)
 
-    def reasons(self, least: float) -> dict[int, str]:
-        """One line per view, for people.
+    def candidates(self, least: float) -> Candidates:
+        """What became of every view.
 
         Args:
             least: Pixels below which a view is not worth taking.
         """
-        lines: dict[int, str] = {}
-        for view_id, alone, gain in zip(
-            self.ids.tolist(), self._alone.tolist(), self.residual.tolist(), strict=True
-        ):
-            shows, adds = f"shows {self._share(alone)}", self._share(gain)
-            if view_id in self._taken_because:
-                lines[view_id] = self._taken_because[view_id]
-            elif alone == 0:
-                lines[view_id] = "not taken: has seen nothing that is visible and needed here"
-            elif gain < least:
-                lines[view_id] = f"not taken: {shows}, would add only {adds} to the views taken"
-            else:
-                lines[view_id] = f"not taken: {shows}, would add {adds}, but enough are taken"
-        return lines
+        total = self._evidence.total
+        return Candidates(
+            self.ids, self._alone / total, self.residual / total, least / total, self._taken
+        )
 
 
 def pose_distances(
@@ -234,45 +223,24 @@ def pose_distances(
     """
     best = np.full(len(poses), np.inf)
     for camera in cameras:
-        target = cam_from_world(camera)
-        turn = poses[:, :, :3] @ target[:, :3].T
-        axis = turn - turn.transpose(0, 2, 1)
-        sine = 0.5 * np.sqrt(axis[:, 0, 1] ** 2 + axis[:, 0, 2] ** 2 + axis[:, 1, 2] ** 2)
-        angle = np.arctan2(sine, 0.5 * (np.trace(turn, axis1=1, axis2=2) - 1.0))
-        step = _center(poses) - _center(target[None])
-        best = np.minimum(best, METRE_IN_RADIANS * np.linalg.norm(step, axis=1) + angle)
+        angles, steps = pose_gaps(poses, cam_from_world(camera))
+        best = np.minimum(best, METRE_IN_RADIANS * steps + angles)
     return best
+
+
+def pose_gaps(
+    poses: Float64[np.ndarray, "n 3 4"], target: Float64[np.ndarray, "3 4"]
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Angles in radians and steps in metres between poses and a target pose, cam_from_world."""
+    turn = poses[:, :, :3] @ target[:, :3].T
+    axis = turn - turn.transpose(0, 2, 1)
+    sine = 0.5 * np.sqrt(axis[:, 0, 1] ** 2 + axis[:, 0, 2] ** 2 + axis[:, 1, 2] ** 2)
+    angles = np.arctan2(sine, 0.5 * (np.trace(turn, axis1=1, axis2=2) - 1.0))
+    return angles, np.linalg.norm(_center(poses) - _center(target[None]), axis=1)
 
 
 def _center(poses: np.ndarray) -> np.ndarray:
     return -(poses[:, :, :3].transpose(0, 2, 1) @ poses[:, :, 3:])[..., 0]
-
-
-@kernel()
-def _add_up(surfels, amounts, first, view, following, sums):
-    for m in range(len(surfels)):
-        link = first[surfels[m]]
-        while link >= 0:
-            sums[view[link]] += amounts[m]
-            link = following[link]
-
-
-@kernel()
-def _explain(surfels, view_id, first, view, following, pixels, gains):
-    """Take the pixels of every surfel that the view has seen out of all gains."""
-    for m in range(len(surfels)):
-        if pixels[m] == 0:
-            continue
-        link = first[surfels[m]]
-        while link >= 0 and view[link] != view_id:
-            link = following[link]
-        if link < 0:
-            continue
-        link = first[surfels[m]]
-        while link >= 0:
-            gains[view[link]] -= pixels[m]
-            link = following[link]
-        pixels[m] = 0
 
 
 def _on_side(camera: Camera, side: int) -> Camera:

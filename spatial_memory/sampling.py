@@ -28,7 +28,11 @@ MARGIN = 1.1
 MAX_STRETCH = 8.0
 """Longest radius of a surface seen at a grazing angle, in units of one seen squarely."""
 
+NEAREST, FARTHEST = 1e-3, 1e12
+"""Nothing nearer or farther is mapped, in metres: float32 must hold radii and squares."""
+
 _REACH = 2  # the window is 5x5
+_TILE = 8  # cells along the side of a tile
 _MIN_INLIERS, _MIN_SHARE, _STEEP_SHARE = 6, 0.4, 0.9
 
 
@@ -56,14 +60,15 @@ class Samples:
 def sample_view(view: View, side: int) -> Samples:
     """Surfels of a view, at most one per cell of a grid whose longer side has ``side`` cells.
 
-    A cell gives the known pixel nearest to its centre that lies on a surface, if any.
+    A cell gives the known pixel nearest to its centre that lies on a surface, if any. Surfels come
+    tile by tile, so that neighbours in the picture are neighbours in the list.
     """
     height, width = view.depth.shape
     columns, rows = grid_size(width, height, side)
     depth = np.where(view.known.numpy(), view.depth.numpy(), np.float32(np.nan))
     lens = lens_of(view.camera)
     found = np.empty((rows * columns, 11), np.float64)
-    limits = np.array([PLANE_TOLERANCE, STEEP, MARGIN, MAX_STRETCH, MIN_COS])
+    limits = np.array([PLANE_TOLERANCE, STEEP, MARGIN, MAX_STRETCH, MIN_COS, NEAREST, FARTHEST])
     count = _sample(depth, view.rgb.numpy(), rows, columns, lens, limits, found)
     found = found[:count]
     pose = world_from_cam(view.camera)
@@ -97,26 +102,31 @@ def _sample(depth, rgb, rows, columns, lens, limits, found):
     cell_w, cell_h = width / columns, height / rows
     count = 0
     plane = np.empty(3)
-    for row in range(rows):
+    across = -(-columns // _TILE)
+    for place in range(-(-rows // _TILE) * across * _TILE * _TILE):
+        tile, cell = place // (_TILE * _TILE), place % (_TILE * _TILE)
+        row = tile // across * _TILE + cell // _TILE
+        column = tile % across * _TILE + cell % _TILE
+        if row >= rows or column >= columns:
+            continue
         top, bottom = row * height // rows, (row + 1) * height // rows
-        for column in range(columns):
-            left, right = column * width // columns, (column + 1) * width // columns
-            mid_u, mid_v = (column + 0.5) * cell_w, (row + 0.5) * cell_h
-            x, y = int(mid_u), int(mid_v)
-            if not _fit_plane(depth, x, y, limits, plane):
-                x, y = _nearest_on_surface(depth, left, right, top, bottom, limits, plane)
-            if x < 0:
-                continue
-            # To the very centre of the cell if that is in the pixel: regular discs tile.
-            du, dv = mid_u - (x + 0.5), mid_v - (y + 0.5)
-            if max(abs(du), abs(dv)) > 0.5:
-                du = dv = 0.0
-            plane[2] = 1.0 / depth[y, x] + plane[0] * du + plane[1] * dv
-            out = found[count]
-            _disc(x + 0.5 + du, y + 0.5 + dv, plane, cell_w, cell_h, lens, limits, out)
-            if out[10] >= limits[4]:
-                _mean_color(depth, rgb, x, y, left, right, top, bottom, out)
-                count += 1
+        left, right = column * width // columns, (column + 1) * width // columns
+        mid_u, mid_v = (column + 0.5) * cell_w, (row + 0.5) * cell_h
+        x, y = int(mid_u), int(mid_v)
+        if not _fit_plane(depth, x, y, limits, plane):
+            x, y = _nearest_on_surface(depth, left, right, top, bottom, limits, plane)
+        if x < 0 or not limits[5] <= depth[y, x] <= limits[6]:
+            continue
+        # To the very centre of the cell if that is in the pixel: regular discs tile.
+        du, dv = mid_u - (x + 0.5), mid_v - (y + 0.5)
+        if max(abs(du), abs(dv)) > 0.5:
+            du = dv = 0.0
+        plane[2] = 1.0 / depth[y, x] + plane[0] * du + plane[1] * dv
+        out = found[count]
+        _disc(x + 0.5 + du, y + 0.5 + dv, plane, cell_w, cell_h, lens, limits, out)
+        if out[10] >= limits[4] and 0.0 < np.float32(out[6]) < np.inf:
+            _mean_color(depth, rgb, x, y, left, right, top, bottom, out)
+            count += 1
     return count
 
 

@@ -15,6 +15,10 @@ from renderers.kernels import kernel
 from spatial_memory.sampling import grid_size
 from spatial_memory.views import View, cam_from_world, lens_of, world_from_cam
 
+SMALLEST = 1.0 / 16.0
+"""Radius below which a surfel is too small to count as seen, in pixels of the sight. Seen from
+about 20 times as far as it was mapped from, a place is no picture of itself any more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sight:
@@ -28,6 +32,8 @@ class Sight:
     """(3, 4) float64 cam_from_world."""
     center: np.ndarray
     """(3,) float64 position in the world, in metres."""
+    far: float
+    """Depth of the farthest surface in any pixel, in metres; 0 where there is none."""
 
 
 def sight_of(view: View, side: int) -> Sight:
@@ -35,9 +41,10 @@ def sight_of(view: View, side: int) -> Sight:
     height, width = view.depth.shape
     columns, rows = grid_size(width, height, side)
     inverse = np.empty((rows, columns), np.float32)
-    _shrink(view.depth.numpy(), view.known.numpy(), inverse)
+    far = _shrink(view.depth.numpy(), view.known.numpy(), inverse)
     lens = lens_of(view.camera) * np.array([columns / width, rows / height] * 2)
-    return Sight(inverse, lens, cam_from_world(view.camera), world_from_cam(view.camera)[:, 3])
+    pose, center = cam_from_world(view.camera), world_from_cam(view.camera)[:, 3]
+    return Sight(inverse, lens, pose, center, far)
 
 
 def seen_from(
@@ -56,15 +63,23 @@ def seen_from(
         (n,) bool.
     """
     seen = np.empty(len(points), np.bool_)
-    _see(
-        sight.inverse, sight.lens, sight.pose, sight.center, points, normals, radii, tolerance, seen
-    )
+    rules = np.array([tolerance, farthest(sight, tolerance), SMALLEST])
+    view = sight.inverse, sight.lens, sight.pose, sight.center
+    _see(*view, points, normals, radii, rules, seen)
     return seen
+
+
+def farthest(sight: Sight, tolerance: float) -> float:
+    """Depth beyond which a view has seen nothing, in metres."""
+    return (1.0 + tolerance) * sight.far
 
 
 @kernel()
 def _shrink(depth, known, inverse):
-    """Inverse depth at the centre of each grid pixel: interpolated on a surface, else nearest."""
+    """Inverse depth at the centre of each grid pixel: interpolated on a surface, else nearest.
+
+    Returns the depth of the farthest surface in the picture.
+    """
     height, width = depth.shape
     rows, columns = inverse.shape
     corner = np.empty(4)
@@ -88,18 +103,28 @@ def _shrink(depth, known, inverse):
             high = max(max(corner[0], corner[1]), max(corner[2], corner[3]))
             smooth = high <= 1.1 * low and not np.isnan(np.sum(corner))
             inverse[row, column] = (1.0 - wy) * top + wy * bottom if smooth else near
+    far = 0.0
+    for y in range(height):
+        for x in range(width):
+            if known[y, x] and depth[y, x] < np.inf:
+                far = max(far, np.float64(depth[y, x]))
+    return far
 
 
 @kernel()
-def _see(inverse, lens, pose, center, points, normals, radii, tolerance, seen):
+def _see(inverse, lens, pose, center, points, normals, radii, rules, seen):
     rows, columns = inverse.shape
+    tolerance, far, smallest = rules
+    focal = max(lens[0], lens[1])
     for i in range(points.shape[0]):
         seen[i] = False
         x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
         depth = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] * z + pose[2, 3]
+        if radii[i] * focal < smallest * depth:
+            continue
         nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
         offset = nx * (center[0] - x) + ny * (center[1] - y) + nz * (center[2] - z)
-        if not (depth > 0.0 and offset > 0.0):
+        if not (0.0 < depth <= far and offset > 0.0):
             continue
         across = pose[0, 0] * x + pose[0, 1] * y + pose[0, 2] * z + pose[0, 3]
         down = pose[1, 0] * x + pose[1, 1] * y + pose[1, 2] * z + pose[1, 3]

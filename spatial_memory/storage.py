@@ -1,11 +1,12 @@
 """The memory on disk: a folder that is always whole.
 
   memory.json                    what belongs to the memory; replaced in one step, written last
-  view-<hash>.safetensors        one picture each: rgb, depth, known
-  surfels-<hash>.safetensors     the surfel map and its observers
+  view-<hash>.safetensors        one picture each (see pictures)
+  surfels-<hash>.safetensors     a part of the surfel map and its observers, in the order of rows
 
 Files are named for their contents and never change, so that saving again writes only what is
-new, and a crash leaves the old memory.json with all its files.
+new, and a crash leaves the old memory.json with all its files. Files are written and read one
+after another: neither saving nor loading takes more memory than what is kept.
 """
 
 from __future__ import annotations
@@ -15,57 +16,72 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors import numpy as arrays_file
-from safetensors import torch as tensors_file
 
-from renderers.camera import Camera
-from renderers.errors import SceneError, check_shapes
+from renderers.errors import SceneError
+from spatial_memory.pictures import Blob, blob_name, digest
+from spatial_memory.store import ViewStore
 from spatial_memory.surfels import Surfels
-from spatial_memory.views import PROVENANCES, View, ViewStore
+from spatial_memory.views import View
 
 FORMAT = "scenegen-memory"
-VERSION = 1
-"""Raised with every change that older releases would misread. All versions below are read."""
+VERSION = 2
+"""Raised with every change that older releases would misread. All versions below are read.
+
+1: one file of surfels, with one row per pair of surfel and observer; see also pictures.
+"""
 INDEX = "memory.json"
+PART = 1 << 18
+"""Surfels per file: what nobody has seen again need not be written again."""
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """All that a memory consists of."""
+class Saved:
+    """What the index of a saved memory says."""
 
+    folder: Path
     config: dict[str, Any]
     """MemoryConfig, field by field."""
-    views: ViewStore
-    surfels: Surfels
     pinned: list[int]
+    next_id: int
+    views: list[dict[str, Any]]
+    surfels: list[dict[str, Any]]
 
 
-def save(folder: Path, kept: Kept) -> None:
+def save(
+    folder: Path, config: dict[str, Any], pinned: list[int], views: ViewStore, surfels: Surfels
+) -> None:
     """Write a memory in place of the one that the folder holds, if any.
 
     Raises:
-        SceneError: The folder cannot be written.
+        SceneError: The folder cannot be written, or pixels that must be read are damaged.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         content = {
-            "config": kept.config,
-            "next_id": kept.views.next_id,
-            "pinned": kept.pinned,
-            "views": [_save_view(folder, i, view) for i, view in kept.views.items()],
-            "surfels": _save_blob(folder, "surfels", arrays_file.save(kept.surfels.arrays())),
+            "config": config,
+            "next_id": views.next_id,
+            "pinned": pinned,
+            "views": [
+                {"id": view_id, "provenance": views.provenance(view_id)}
+                | _save_blob(folder, "view", views.contents(view_id))
+                for view_id in views
+            ],
+            "surfels": [
+                _save_blob(folder, "surfels", arrays_file.save(surfels.arrays(start, start + PART)))
+                for start in range(0, len(surfels), PART)
+            ],
         }
         index = {"format": FORMAT, "version": VERSION, "hash": _content_hash(content)} | content
         _replace_file(folder / INDEX, json.dumps(index, indent=1).encode())
         _tidy(folder, content)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SceneError(
             f"cannot save the memory to {folder}",
             why=str(error),
@@ -73,8 +89,8 @@ def save(folder: Path, kept: Kept) -> None:
         ) from error
 
 
-def load(folder: Path, config_fields: Collection[str]) -> Kept:
-    """Read a memory.
+def read(folder: Path, config_fields: Collection[str]) -> Saved:
+    """Read the index of a memory.
 
     Args:
         folder: Where :func:`save` wrote it.
@@ -84,74 +100,66 @@ def load(folder: Path, config_fields: Collection[str]) -> Kept:
         SceneError: There is none, it is damaged, or a newer release wrote it.
     """
     content = _read_index(folder)
-    try:
-        views = ViewStore()
-        for entry in content["views"]:
-            views.restore(entry["id"], _load_view(folder, entry))
-        assert views.next_id <= content["next_id"]
-        views.next_id = content["next_id"]
-        blob = _load_blob(folder, content["surfels"])
-        surfels = Surfels.from_arrays(arrays_file.load(blob))
-        observers = set(surfels.observers.view.tolist())
-        if not (observers <= set(views) and set(content["pinned"]) <= set(views)):
+    with _damage(folder):
+        surfels = content["surfels"]
+        surfels = [surfels] if isinstance(surfels, dict) else surfels  # version 1
+        saved = Saved(
+            folder,
+            content["config"],
+            content["pinned"],
+            content["next_id"],
+            content["views"],
+            surfels,
+        )
+        if not set(saved.pinned) <= {entry["id"] for entry in saved.views}:
             raise ValueError("it names views that it does not hold")
-        if not content["config"].keys() <= set(config_fields):
+        if not saved.config.keys() <= set(config_fields):
             raise ValueError("its configuration has unknown fields")
-    except (KeyError, ValueError, TypeError, AssertionError, SafetensorError) as error:
-        raise _damaged(folder, str(error)) from error
-    return Kept(content["config"], views, surfels, content["pinned"])
+    return saved
 
 
-def _save_view(folder: Path, view_id: int, view: View) -> dict[str, Any]:
-    tensors = {
-        "rgb": view.rgb.contiguous(),
-        "depth": view.depth.contiguous(),
-        "known": view.known.contiguous(),
-        "px_from_cam": view.camera.px_from_cam.detach().cpu().contiguous(),
-        "cam_from_world": view.camera.cam_from_world.detach().cpu().contiguous(),
-    }
-    blob = _save_blob(folder, "view", tensors_file.save(tensors))
-    return {"id": view_id, "provenance": view.provenance} | blob
+def restore(
+    saved: Saved, views: ViewStore, surfels: Surfels, on_view: Callable[[int, View], None]
+) -> None:
+    """Read views and surfels, and check that all of it is whole.
 
+    Args:
+        saved: The index.
+        views: An empty store.
+        surfels: An empty map.
+        on_view: Called with every view, while its pixels are in memory.
 
-def _load_view(folder: Path, entry: dict[str, Any]) -> View:
-    t = tensors_file.load(_load_blob(folder, entry))
-    if entry["provenance"] not in PROVENANCES:
-        raise ValueError(f"unknown provenance {entry['provenance']!r}")
-    height, width = t["depth"].shape
-    camera = Camera(t["px_from_cam"], t["cam_from_world"], width, height)
-    view = View(t["rgb"], t["depth"], camera, entry["provenance"], t["known"])
-    check_shapes(view, rgb=("h", "w", 3), depth=("h", "w"), known=("h", "w"))
-    if (view.rgb.dtype, view.depth.dtype, view.known.dtype) != (
-        torch.float32,
-        torch.float32,
-        torch.bool,
-    ):
-        raise ValueError("a view has other dtypes than it should")
-    return view
+    Raises:
+        SceneError: It is damaged.
+    """
+    with _damage(saved.folder):
+        for entry in saved.views:
+            blob = _blob(saved.folder, entry)
+            on_view(entry["id"], views.restore(entry["id"], blob, entry["provenance"]))
+        if views.next_id > saved.next_id:
+            raise ValueError("it holds views that are not written yet")
+        views.next_id = saved.next_id
+        for entry in saved.surfels:
+            surfels.restore(arrays_file.load(_blob(saved.folder, entry).read()))
+        if not surfels.observers.view_ids <= set(views):
+            raise ValueError("it names views that it does not hold")
 
 
 def _save_blob(folder: Path, kind: str, data: bytes) -> dict[str, str]:
     """Write a file named for its contents, unless it is there already."""
-    digest = hashlib.sha256(data).hexdigest()
-    path = folder / f"{kind}-{digest[:16]}.safetensors"
+    sha256 = digest(data)
+    path = folder / blob_name(kind, sha256)
     there = path.is_file() and path.stat().st_size == len(data)
-    if not (there and hashlib.sha256(path.read_bytes()).hexdigest() == digest):
+    if not (there and digest(path.read_bytes()) == sha256):
         _replace_file(path, data)
-    return {"file": path.name, "sha256": digest}
+    return {"file": path.name, "sha256": sha256}
 
 
-def _load_blob(folder: Path, entry: dict[str, Any]) -> bytes:
+def _blob(folder: Path, entry: dict[str, Any]) -> Blob:
     name = entry["file"]
     if Path(name).name != name:
         raise ValueError(f"{name} is not a file of this folder")
-    try:
-        data = (folder / name).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{name} is missing: {error.strerror}") from error
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise ValueError(f"{name} has other contents than were saved")
-    return data
+    return Blob(folder / name, entry["sha256"])
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -186,6 +194,15 @@ def _content_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with contents into the error for users."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, IndexError, SafetensorError) as error:
+        raise _damaged(folder, str(error)) from error
+
+
 def _damaged(folder: Path, why: str) -> SceneError:
     return SceneError(
         f"the memory in {folder} is damaged", why=why, fix="restore the folder from a copy"
@@ -214,7 +231,7 @@ def _replace_file(path: Path, data: bytes) -> None:
 
 def _tidy(folder: Path, content: dict[str, Any]) -> None:
     """Remove our files that no longer belong to the memory, and remains of interrupted saves."""
-    used = {entry["file"] for entry in [*content["views"], content["surfels"]]}
+    used = {entry["file"] for entry in [*content["views"], *content["surfels"]]}
     for pattern in ("view-*.safetensors", "surfels-*.safetensors", ".writing-*"):
         for path in folder.glob(pattern):
             if path.name not in used:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderers.kernels import kernel
+from spatial_memory.blocks import Blocks, boxes_around
 from spatial_memory.columns import Columns
 from spatial_memory.hashgrid import HashGrid
-from spatial_memory.observers import Observers
+from spatial_memory.observers import BLOCK, Observers, distinct, renumbered, single_bits
 from spatial_memory.sampling import Samples
-from spatial_memory.sight import Sight, seen_from
+from spatial_memory.sight import SMALLEST, seen_from
+from spatial_memory.sights import Sights
 
 COLUMNS = {
     "points": (np.float32, (3,)),
@@ -31,6 +33,9 @@ COLUMNS = {
 }
 
 
+_AT_ONCE = 4096  # blocks that are copied together
+
+
 @dataclass(frozen=True)
 class FuseRules:
     """When a sample is taken for a surfel that is already there, and when a view has seen one."""
@@ -39,12 +44,14 @@ class FuseRules:
     """Largest distance off the plane to merge, as a share of the depth."""
     min_cos: float
     """Smallest cosine between normals to merge."""
-    tolerance: float
-    """Relative depth error within which a view has seen a surfel."""
 
 
 class Surfels:
-    """Struct of arrays, one row per surfel; rows keep their order for life."""
+    """Struct of arrays, one row per surfel; rows keep their order for life.
+
+    What is dropped leaves gaps, rows of radius 0, until :meth:`tidy` closes them: that costs as
+    much as all surfels, and is done once a quarter of them is gone or somebody wants to see them.
+    """
 
     points: np.ndarray
     """(n, 3) centres in the world, in metres."""
@@ -65,25 +72,36 @@ class Surfels:
 
     def __init__(self) -> None:
         self._table = Columns(**COLUMNS)
-        self._grid = HashGrid()
+        self._gaps = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._grid, self.blocks = HashGrid(), Blocks()
         self.observers = Observers()
         """Which views have seen which surfel."""
 
     def __len__(self) -> int:
         return len(self._table)
 
+    @property
+    def alive(self) -> int:
+        """How many surfels there are, gaps not counted."""
+        return len(self._table) - self._gaps
+
     def __getattr__(self, name: str) -> np.ndarray:
         if name not in COLUMNS:
             raise AttributeError(f"surfels have no {name!r}")
         return getattr(self._table, name)
 
+    def discs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Copies of points (m, 3), normals (m, 3) and radii (m,) of some rows."""
+        points = np.empty((len(rows), 3), np.float32)
+        normals, radii = np.empty_like(points), np.empty(len(rows), np.float32)
+        _copy(rows, self.points, self.normals, self.radii, points, normals, radii)
+        return points, normals, radii
+
     def fuse(
-        self,
-        samples: Samples,
-        view_id: int,
-        provenance: int,
-        sights: Mapping[int, Sight],
-        rules: FuseRules,
+        self, samples: Samples, view_id: int, provenance: int, sights: Sights, rules: FuseRules
     ) -> int:
         """Bring the samples of a new view into the map.
 
@@ -92,7 +110,7 @@ class Surfels:
             view_id: Its id, above all earlier ones.
             provenance: Index into views.PROVENANCES.
             sights: The sights of all views held, the new one among them.
-            rules: What merges, and what counts as seen.
+            rules: What merges.
 
         Returns:
             How many surfels are new.
@@ -103,20 +121,24 @@ class Surfels:
             rules.depth_share,
             rules.min_cos,
         )
-        new = matches < 0
-        seen = seen_from(sights[view_id], self.points, self.normals, self.radii, rules.tolerance)
-        seen[matches[~new]] = True
-        self._update(samples, matches, provenance)
-        rows = np.flatnonzero(seen)
+        new, met = matches < 0, distinct(matches[matches >= 0])
+        lens = [sights.frustum(view_id)]
+        near = self.blocks.in_sight(lens, self.points, self.radii, SMALLEST)
+        seen = seen_from(sights[view_id], *self.discs(near), sights.tolerance)
+        rows = distinct(np.concatenate([near[seen], met]))
+        self._update(samples, matches, met, provenance)
         self.last_seen[rows] = view_id
         self.observers.add(rows, view_id)
         self._add(samples, new, view_id, provenance)
-        self._note_earlier_views(int(new.sum()), view_id, sights, rules.tolerance)
-        return int(new.sum())
+        count = int(np.count_nonzero(new))
+        if count:
+            self._note_earlier_views(len(self) - count, view_id, sights)
+        return count
 
-    def _update(self, samples: Samples, matches: np.ndarray, provenance: int) -> None:
+    def _update(
+        self, samples: Samples, matches: np.ndarray, rows: np.ndarray, provenance: int
+    ) -> None:
         """Move the surfels that were met again to the mean of what was seen, by confidence."""
-        rows = np.unique(matches[matches >= 0])
         _average(
             samples.points,
             samples.normals,
@@ -134,6 +156,7 @@ class Surfels:
             self.provenance,
         )
         self._grid.moved(rows, self.points, self.radii)
+        self.blocks.widen(rows, self.points, self.radii)
 
     def _add(self, samples: Samples, new: np.ndarray, view_id: int, provenance: int) -> None:
         count, start = int(new.sum()), len(self)
@@ -148,71 +171,118 @@ class Surfels:
             last_seen=view_id,
             provenance=provenance,
         )
-        self._grid.extend(self.points, self.radii)
+        self._index()
         self.observers.add_surfels(count)
         self.observers.add(np.arange(start, start + count), view_id)
 
-    def _note_earlier_views(
-        self, count: int, view_id: int, sights: Mapping[int, Sight], tolerance: float
-    ) -> None:
-        start = len(self) - count
-        points, normals, radii = self.points[start:], self.normals[start:], self.radii[start:]
-        for earlier, sight in sights.items():
-            if earlier != view_id and count:
-                seen = seen_from(sight, points, normals, radii, tolerance)
-                self.observers.add(start + np.flatnonzero(seen), earlier)
+    def _index(self) -> None:
+        self._grid.extend(self.points, self.radii)
+        self.blocks.extend(self.points, self.radii)
+
+    def _note_earlier_views(self, start: int, view_id: int, sights: Sights) -> None:
+        """Find the views that have seen the surfels from ``start`` on."""
+        discs = self.points[start:], self.normals[start:], self.radii[start:]
+        views = sights.reaching(boxes_around(discs[0], discs[2]))
+        views = views[views != view_id]
+        seen = np.zeros((len(views), start % BLOCK + len(discs[0])), np.bool_)
+        for row, earlier in zip(seen, views.tolist(), strict=True):
+            row[start % BLOCK :] = seen_from(sights[earlier], *discs, sights.tolerance)
+        self.observers.add_table(start // BLOCK, views, seen)
 
     def drop_view(self, view_id: int) -> int:
         """Forget what a view has seen, and the surfels that only it has seen; return how many."""
-        orphans = self.observers.drop_view(view_id)
-        self._keep(~orphans)
-        return int(orphans.sum())
+        return self._drop(self.observers.drop_view(view_id))
 
     def drop_box(self, low: np.ndarray, high: np.ndarray) -> int:
         """Forget the surfels whose centres lie in a box (corners included); return how many."""
-        inside = np.all((self.points >= low) & (self.points <= high), axis=1)
-        self._keep(~inside)
-        return int(inside.sum())
+        rows = self.blocks.in_box(low, high, self.points)
+        return self._drop(rows[self.radii[rows] > 0.0])
 
-    def _keep(self, mask: np.ndarray) -> None:
-        if mask.all():
-            return
-        self._table.keep(mask)
-        self.observers.keep_surfels(mask)
-        self._index()
+    def _drop(self, rows: np.ndarray) -> int:
+        self._grid.remove(rows)
+        self.observers.drop_surfels(rows)
+        self.radii[rows] = 0.0
+        self._gaps += len(rows)
+        if self._gaps > len(self) // 4:
+            self.tidy()
+        return len(rows)
 
-    def _index(self) -> None:
-        self._grid = HashGrid()
-        self._grid.extend(self.points, self.radii)
+    def tidy(self) -> None:
+        """Close the gaps; the order of rows stays."""
+        if self._gaps:
+            kept, old = self.radii > 0.0, self.observers
+            rows = np.where(kept, np.cumsum(kept) - 1, -1)
+            self._table.keep(kept)
+            self._gaps = 0
+            self._start()
+            self.observers.add_surfels(len(self))
+            for first in range(0, -(-len(rows) // BLOCK), _AT_ONCE):
+                entries = old.entries(first, first + _AT_ONCE)
+                self.observers.restore(*renumbered(first, entries, rows))
+            self._index()
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All columns and all observers, as arrays to save."""
-        surfels, views = self.observers.pairs()
-        columns = {name: getattr(self, name) for name in COLUMNS}
-        return columns | {"observed_surfel": surfels, "observed_by": views}
+    def arrays(self, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+        """All columns and all observers of some rows, as arrays to save. There must be no gaps.
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Surfels:
-        """The inverse of :meth:`arrays`.
+        Args:
+            start: First row, a multiple of observers.BLOCK.
+            stop: Row after the last one; all when left out.
+        """
+        stop = len(self) if stop is None else min(stop, len(self))
+        assert self._gaps == 0 and start % BLOCK == 0
+        counts, views, masks = self.observers.entries(start // BLOCK, -(-stop // BLOCK))
+        columns = {name: getattr(self, name)[start:stop] for name in COLUMNS}
+        return columns | {"entries": counts, "entry_views": views, "entry_masks": masks}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add rows that :meth:`arrays` gave.
 
         Raises:
             KeyError: A column is missing.
             ValueError: Shapes or dtypes do not fit, or observers point nowhere.
         """
-        surfels = cls()
         count = len(arrays["radii"])
         for name, (dtype, shape) in COLUMNS.items():
             if arrays[name].shape != (count, *shape) or arrays[name].dtype != dtype:
                 raise ValueError(f"column {name} is {arrays[name].dtype} {arrays[name].shape}")
-        rows, views = arrays["observed_surfel"], arrays["observed_by"]
-        if rows.ndim != 1 or rows.shape != views.shape:
-            raise ValueError("observers are incomplete")
-        if len(rows) and (rows.min() < 0 or rows.max() >= count):
+        if count and not arrays["radii"].min() > 0.0:
+            raise ValueError("a surfel has no radius")
+        first = len(self)
+        blocks, views, masks = _entries_of(arrays, count)
+        if len(blocks) and (first % BLOCK or blocks.min() < 0 or views.min() < 0):
             raise ValueError("observers of surfels that are not there")
-        surfels._table.append(count, **{name: arrays[name] for name in COLUMNS})
-        surfels.observers.restore(count, rows.astype(np.int32), views.astype(np.int32))
-        surfels._index()
-        return surfels
+        self._table.append(count, **{name: arrays[name] for name in COLUMNS})
+        self.observers.add_surfels(count)
+        self.observers.restore(first // BLOCK + blocks, views, masks)
+        self._index()
+
+
+def _entries_of(
+    arrays: Mapping[str, np.ndarray], count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Blocks, views and bits of observers in files; version 1 had (surfel, view) pairs."""
+    if "observed_surfel" in arrays:
+        rows, views = arrays["observed_surfel"], arrays["observed_by"]
+        if rows.ndim != 1 or rows.shape != views.shape or rows.max(initial=-1) >= count:
+            raise ValueError("observers of surfels that are not there")
+        blocks, bits = single_bits(rows)
+        return blocks, views.astype(np.int32), bits
+    counts, views, masks = (arrays[name] for name in ("entries", "entry_views", "entry_masks"))
+    blocks = np.repeat(np.arange(len(counts)), counts)
+    if not (len(counts) == -(-count // BLOCK) and blocks.shape == views.shape == masks.shape):
+        raise ValueError("observers are incomplete")
+    if count % BLOCK and (masks[blocks == count // BLOCK] >> (count % BLOCK)).any():
+        raise ValueError("observers of surfels that are not there")
+    return blocks, views.astype(np.int32), masks.astype(np.int64)
+
+
+@kernel()
+def _copy(rows, points, normals, radii, some_points, some_normals, some_radii):
+    for m in range(len(rows)):
+        for axis in range(3):
+            some_points[m, axis] = points[rows[m], axis]
+            some_normals[m, axis] = normals[rows[m], axis]
+        some_radii[m] = radii[rows[m]]
 
 
 @kernel()

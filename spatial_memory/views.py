@@ -1,10 +1,8 @@
-"""What was seen and from where: one record per view, and the store that holds them by id."""
+"""What was seen and from where: one record per view."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -148,66 +146,6 @@ def _on_grid(camera: Camera, depth: np.ndarray) -> Camera:
             fix="pass the camera that belongs to the image",
         )
     return camera.resized(width, height)
-
-
-class ViewStore:
-    """Views by id, in the order in which they were written. Ids are never used twice."""
-
-    def __init__(self) -> None:
-        self._views: dict[int, View] = {}
-        self.next_id = 0
-        """Id of the next view."""
-
-    def __len__(self) -> int:
-        return len(self._views)
-
-    def __iter__(self) -> Iterator[int]:
-        """Ids, ascending."""
-        return iter(tuple(self._views))
-
-    def __contains__(self, view_id: Any) -> bool:
-        return view_id in self._views
-
-    def __getitem__(self, view_id: int) -> View:
-        """One view.
-
-        Raises:
-            SceneError: There is no view of this id, or it was forgotten.
-        """
-        if view_id not in self._views:
-            ids = ", ".join(map(str, self._views))
-            raise SceneError(
-                f"the memory has no view {view_id}",
-                why=f"it holds: {ids}" if ids else "it is empty",
-                fix="use an id that write() returned and that was not forgotten since",
-            )
-        return self._views[view_id]
-
-    def items(self) -> tuple[tuple[int, View], ...]:
-        """All ids with their views, ascending."""
-        return tuple(self._views.items())
-
-    def add(self, view: View) -> int:
-        """Keep a view under the next id."""
-        view_id = self.next_id
-        self._views[view_id] = view
-        self.next_id += 1
-        return view_id
-
-    def replace(self, view_id: int, view: View) -> None:
-        """Put another record in the place of one that is there."""
-        assert view_id in self._views
-        self._views[view_id] = view
-
-    def remove(self, view_id: int) -> None:
-        """Drop a view."""
-        del self._views[view_id]
-
-    def restore(self, view_id: int, view: View) -> None:
-        """Put back a view read from a file; ascending ids only."""
-        assert view_id >= self.next_id
-        self._views[view_id] = view
-        self.next_id = view_id + 1
 
 
 def lens_of(camera: Camera) -> np.ndarray:

@@ -221,7 +221,7 @@ def test_the_nearest_poses_help_where_nothing_is_mapped() -> None:
 
 
 def test_an_empty_memory_gives_an_empty_answer() -> None:
-    assert ViewMemory(SMALL).retrieve([TARGETS[0]], k=4) == Retrieval((), 0.0, (), (), {})
+    assert ViewMemory(SMALL).retrieve([TARGETS[0]], k=4) == Retrieval((), 0.0, (), (), ())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 500), (1000, 3), (640, 480)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 from rooms import BOXES, SMALL, answers, photograph, remember, same_surfels, strolls
+from safetensors import numpy as arrays_file
+from safetensors import torch as tensors_file
 
 from renderers import Camera, SceneError
 from spatial_memory import MemoryConfig, ViewMemory, storage
+from spatial_memory.surfels import COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -192,14 +196,14 @@ def cut(path: Path) -> None:
         (lambda f: cut(f / "memory.json"), "is damaged"),
         (lambda f: (f / "memory.json").write_text("[]"), "is damaged"),
         (lambda f: rewrite(f, lambda i: i.update(format="other")), "has format 'other'"),
-        (lambda f: rewrite(f, lambda i: i.update(version=2)), "saved by a newer release"),
+        (lambda f: rewrite(f, lambda i: i.update(version=3)), "saved by a newer release"),
         (lambda f: rewrite(f, lambda i: i.update(pinned=[0])), "was changed after it was saved"),
         (lambda f: rewrite(f, lambda i: i.update(pinned=[9]), True), "views that it does not hold"),
         (lambda f: rewrite(f, lambda i: i.pop("surfels"), True), "is damaged"),
         (lambda f: rewrite(f, lambda i: i["config"].update(x=1), True), "unknown fields"),
         (lambda f: rewrite(f, lambda i: i["views"].clear(), True), "views that it does not hold"),
         (
-            lambda f: rewrite(f, lambda i: i["surfels"].update(file="../x"), True),
+            lambda f: rewrite(f, lambda i: i["surfels"][0].update(file="../x"), True),
             "is not a file of this folder",
         ),
         (lambda f: the(f, "view").unlink(), "is missing"),
@@ -219,6 +223,102 @@ def test_a_damaged_folder_is_refused(
     with pytest.raises(SceneError) as caught:
         ViewMemory.load(tmp_path)
     assert says in str(caught.value)
+
+
+def write_version_1(memory: ViewMemory, folder: Path) -> None:
+    """What the first release wrote: float colours, a byte per known pixel, pairs of observers."""
+
+    def blob(kind: str, data: bytes) -> dict[str, str]:
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = folder / f"{kind}-{sha256[:16]}.safetensors"
+        path.write_bytes(data)
+        return {"file": path.name, "sha256": sha256}
+
+    views = []
+    for view_id, view in memory.views.items():
+        tensors = {
+            "rgb": view.rgb,
+            "depth": view.depth,
+            "known": view.known,
+            "px_from_cam": view.camera.px_from_cam,
+            "cam_from_world": view.camera.cam_from_world,
+        }
+        entry = {"id": view_id, "provenance": view.provenance}
+        views.append(entry | blob("view", tensors_file.save(tensors)))
+    surfels, by = memory.surfels.observers.pairs()
+    columns = {name: getattr(memory.surfels, name) for name in COLUMNS}
+    columns |= {"observed_surfel": surfels, "observed_by": by}
+    config = {k: v for k, v in memory.config.__dict__.items() if k in VERSION_1_CONFIG}
+    content = {
+        "config": config,
+        "next_id": memory.views.next_id,
+        "pinned": sorted(memory.pinned),
+        "views": views,
+        "surfels": blob("surfels", arrays_file.save(columns)),
+    }
+    sealed = {"format": "scenegen-memory", "version": 1, "hash": storage._content_hash(content)}
+    (folder / "memory.json").write_text(json.dumps(sealed | content))
+
+
+VERSION_1_CONFIG = """surfel_side sight_side evidence_side merge_depth_share merge_min_cos
+depth_tolerance min_gain min_coverage""".split()
+
+
+def test_folders_of_version_1_are_read(walk: list[Camera], tmp_path: Path) -> None:
+    memory = remember(walk[:4])
+    memory.pin(2)
+    memory.forget(1)
+    write_version_1(memory, tmp_path)
+    back = ViewMemory.load(tmp_path)
+    assert back.pinned == {2} and list(back.views) == [0, 2, 3]
+    assert same_surfels(memory, back) and answers(memory) == answers(back)
+    assert torch.equal(memory.views[3].rgb, back.views[3].rgb)
+    back.save(tmp_path)
+    assert json.loads((tmp_path / "memory.json").read_text())["version"] == 2
+    assert answers(ViewMemory.load(tmp_path)) == answers(memory)
+
+
+def test_surfels_in_several_files_are_the_same(
+    walk: list[Camera], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PART", 1024)
+    memory = remember(walk[:4])
+    memory.save(tmp_path)
+    assert len(list(tmp_path.glob("surfels-*"))) == -(-len(memory.surfels) // 1024)
+    back = ViewMemory.load(tmp_path)
+    assert same_surfels(memory, back) and answers(memory) == answers(back)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda a: a.pop("points"),
+        lambda a: a.update(points=a["points"][:-1]),
+        lambda a: a.update(normals=a["normals"].astype(np.float64)),
+        lambda a: a.update(radii=0 * a["radii"]),
+        lambda a: a.update(entries=a["entries"][:-1]),
+        lambda a: a.update(entries=a["entries"] + 1),
+        lambda a: a.update(entry_views=a["entry_views"] - 1),
+        lambda a: a.update(entry_views=a["entry_views"] + 7),
+        lambda a: a.update(entry_masks=a["entry_masks"] | -1),
+    ],
+)
+def test_surfels_that_cannot_be_are_refused(
+    tmp_path: Path, harm: Callable[[dict[str, np.ndarray]], object]
+) -> None:
+    """Whole files with sealed hashes, but nonsense in them."""
+    memory = ViewMemory(SMALL)
+    memory.write(RGB, DEPTH, HERE)
+    memory.save(tmp_path)
+    path = the(tmp_path, "surfels")
+    arrays = arrays_file.load(path.read_bytes())
+    harm(arrays)
+    data = arrays_file.save(arrays)
+    path.write_bytes(data)
+    new = hashlib.sha256(data).hexdigest()
+    rewrite(tmp_path, lambda i: i["surfels"][0].update(sha256=new), sealed=True)
+    with pytest.raises(SceneError, match="is damaged"):
+        ViewMemory.load(tmp_path)
 
 
 def test_saving_repairs_what_was_damaged(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_forgetting_removes_a_view_and_what_only_it_saw(walk: list[Camera]) -> N
     memory.forget(3)
     assert list(memory.views) == [0, 1, 2]
     assert len(memory.surfels) == len(without.surfels)
-    assert 3 not in memory.surfels.observers.view
+    assert 3 not in memory.surfels.observers.pairs()[1]
     hit = memory.retrieve([walk[3]], k=4)
     assert 3 not in hit.view_ids and 3 not in hit.reasons
     assert memory.write(*photograph(walk[3]), walk[3]) == 4  # ids are never used twice

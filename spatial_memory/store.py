@@ -1,0 +1,203 @@
+"""The views held, by id: some in memory, the others in files until somebody asks for them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from renderers.errors import SceneError
+from spatial_memory.pictures import Blob, blob_name, decode, digest, encode
+from spatial_memory.views import View
+
+
+@dataclass(frozen=True)
+class _Record:
+    provenance: str
+    blob: Blob | None
+    """Where the picture is written; None while it is only in memory."""
+    ours: bool = False
+    """Whether the file is in our own temporary folder, and goes when the view goes."""
+
+
+class ViewStore(Mapping[int, View]):
+    """Views by id, in the order in which they were written. Ids are never used twice.
+
+    At most ``cache_bytes`` of pixels stay in memory, those used last (and always the very last
+    view). Others are written to a temporary folder, which goes when the store goes. Safe to use
+    from several threads.
+    """
+
+    def __init__(self, cache_bytes: int, folder: Path | None = None) -> None:
+        """Create an empty store.
+
+        Args:
+            cache_bytes: Pixels kept in memory, in bytes.
+            folder: Where to make the temporary folder; the system's place when left out.
+        """
+        self.next_id = 0
+        """Id of the next view."""
+        self._records: dict[int, _Record] = {}
+        self._cache: OrderedDict[int, View] = OrderedDict()  # last used last
+        self._cached, self._room = 0, cache_bytes
+        self._place = folder
+        self._temporary: Path | None = None
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[int]:
+        """Ids, ascending."""
+        return iter(tuple(self._records))
+
+    def __contains__(self, view_id: object) -> bool:
+        return view_id in self._records
+
+    def __getitem__(self, view_id: int) -> View:
+        """One view.
+
+        Raises:
+            SceneError: There is no view of this id, or it was forgotten; or its file is gone or
+                damaged.
+        """
+        with self._lock:
+            self.check(view_id)
+            if view_id in self._cache:
+                self._cache.move_to_end(view_id)
+                return self._cache[view_id]
+            record = self._records[view_id]
+            assert record.blob is not None
+            try:
+                view = decode(record.blob.read(), record.provenance)
+            except ValueError as error:
+                raise SceneError(
+                    f"the pixels of view {view_id} cannot be read",
+                    why=f"{error} ({record.blob.path.parent})",
+                    fix="restore the folder from a copy, or forget the view",
+                ) from error
+            self._hold(view_id, view)
+            return view
+
+    def check(self, view_id: int) -> None:
+        """Make sure that a view is held.
+
+        Raises:
+            SceneError: There is no view of this id, or it was forgotten.
+        """
+        if view_id not in self._records:
+            ids = ", ".join(map(str, list(self._records)[:20]))
+            more = f" and {len(self) - 20} more" if len(self) > 20 else ""
+            raise SceneError(
+                f"the memory has no view {view_id}",
+                why=f"it holds: {ids}{more}" if ids else "it is empty",
+                fix="use an id that write() returned and that was not forgotten since",
+            )
+
+    def provenance(self, view_id: int) -> str:
+        """Whether a view was observed or generated, without reading its pixels."""
+        return self._records[view_id].provenance
+
+    def add(self, view: View) -> int:
+        """Keep a view under the next id.
+
+        Raises:
+            SceneError: Pixels that no longer fit into memory cannot be written to a file.
+        """
+        with self._lock:
+            view_id = self.next_id
+            self._hold(view_id, view)
+            self._records[view_id] = _Record(view.provenance, None)
+            self.next_id += 1
+            return view_id
+
+    def replace(self, view_id: int, view: View) -> None:
+        """Put another record in the place of one that is there."""
+        with self._lock:
+            self._hold(view_id, view)
+            self._discard(self._records[view_id])
+            self._records[view_id] = _Record(view.provenance, None)
+
+    def remove(self, view_id: int) -> None:
+        """Drop a view."""
+        with self._lock:
+            self._release(view_id)
+            self._discard(self._records.pop(view_id))
+
+    def restore(self, view_id: int, blob: Blob, provenance: str) -> View:
+        """Put back a view that is in a file; ascending ids only.
+
+        Raises:
+            ValueError: The file is missing, damaged or not that of a view.
+        """
+        if view_id < self.next_id:
+            raise ValueError(f"view {view_id} is out of order")
+        view = decode(blob.read(), provenance)
+        self._records[view_id] = _Record(provenance, blob)
+        self._hold(view_id, view)
+        self.next_id = view_id + 1
+        return view
+
+    def contents(self, view_id: int) -> bytes:
+        """What belongs into the file of a view.
+
+        Raises:
+            ValueError: Its file is missing or damaged, and its pixels are not in memory.
+        """
+        with self._lock:
+            blob = self._records[view_id].blob
+            if view_id in self._cache or blob is None:
+                return encode(self._cache[view_id])
+            return blob.read()
+
+    def _hold(self, view_id: int, view: View) -> None:
+        """Keep pixels in memory, and write out those used longest ago until all fit."""
+        while self._cache and self._cached + _size(view) > self._room:
+            oldest = next(iter(self._cache))
+            self._write_out(oldest)
+            self._release(oldest)
+        self._release(view_id)
+        self._cache[view_id] = view
+        self._cached += _size(view)
+
+    def _release(self, view_id: int) -> None:
+        view = self._cache.pop(view_id, None)
+        self._cached -= 0 if view is None else _size(view)
+
+    def _write_out(self, view_id: int) -> None:
+        record = self._records[view_id]
+        if record.blob is not None:
+            return
+        data = encode(self._cache[view_id])
+        sha256 = digest(data)
+        try:
+            path = self._own_folder() / f"{view_id}-{blob_name('view', sha256)}"
+            path.write_bytes(data)
+        except OSError as error:
+            raise SceneError(
+                "the memory cannot put pixels aside",
+                why=str(error),
+                fix="make room on the disk, choose another folder: ViewMemory(config, folder), "
+                "or raise view_cache_mb",
+            ) from error
+        self._records[view_id] = replace(record, blob=Blob(path, sha256), ours=True)
+
+    def _own_folder(self) -> Path:
+        if self._temporary is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="scenegen-memory-", dir=self._place))
+            weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+        return self._temporary
+
+    @staticmethod
+    def _discard(record: _Record) -> None:
+        if record.ours and record.blob is not None:
+            record.blob.path.unlink(missing_ok=True)
+
+
+def _size(view: View) -> int:
+    return sum(part.nbytes for part in (view.rgb, view.depth, view.known))
