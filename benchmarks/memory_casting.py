@@ -15,7 +15,7 @@ from renderers import Camera
 from renderers.kernels import kernel
 
 FOV_DEGREES = 75.0
-"""Horizontal field of view of all cameras."""
+"""Horizontal field of view of all views."""
 SIZE = (160, 120)
 """Width and height of all views, in pixels."""
 EYE = 1.5
@@ -123,7 +123,15 @@ class World:
         way = way % ends[-1] if self.lap else min(way, ends[-1])
         return np.array([np.interp(way, ends, self.path[:, axis]) for axis in range(3)])
 
-    def stand(self, way: float, aside: float, up: float, turn: float, nod: float) -> Camera:
+    def stand(
+        self,
+        way: float,
+        aside: float,
+        up: float,
+        turn: float,
+        nod: float,
+        fov_degrees: float = FOV_DEGREES,
+    ) -> Camera:
         """A camera above the path.
 
         Args:
@@ -132,6 +140,7 @@ class World:
             up: How much higher than usual, in metres.
             turn: To the right of where the path leads, in degrees.
             nod: Upwards, in degrees.
+            fov_degrees: Horizontal field of view.
         """
         here = self.place(way)
         ahead = self.place(way + AHEAD) - here
@@ -141,7 +150,7 @@ class World:
         eye = here + np.array([aside * math.cos(heading), -EYE - up, -aside * math.sin(heading)])
         heading, nod = heading + math.radians(turn), math.radians(nod)
         look = [math.sin(heading), -math.tan(nod), math.cos(heading)]
-        return Camera.look_at(eye.tolist(), (eye + look).tolist(), FOV_DEGREES, *SIZE)
+        return Camera.look_at(eye.tolist(), (eye + look).tolist(), fov_degrees, *SIZE)
 
     def _nearest_first(self, eye: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes, and their distances from the eye in metres: ascending, so that rays can stop."""
@@ -151,8 +160,12 @@ class World:
         return self.boxes[order], away[order]
 
 
-def pose(camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rotation cam_from_world, position in the world and lens (fx, fy, cx, cy), float64."""
+Pose = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Rotation cam_from_world (3, 3), position in the world (3,), lens (fx, fy, cx, cy); float64."""
+
+
+def pose(camera: Camera) -> Pose:
+    """Of a camera, as plain numbers."""
     matrix, k = camera.cam_from_world.double().numpy(), camera.px_from_cam.double().numpy()
     rotation = np.ascontiguousarray(matrix[:3, :3])
     return rotation, -rotation.T @ matrix[:3, 3], np.array([k[0, 0], k[1, 1], k[0, 2], k[1, 2]])
