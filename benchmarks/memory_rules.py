@@ -10,13 +10,11 @@ vmem     the published rule of VMem, see benchmarks.memory_vmem
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float32
 
 from benchmarks.memory_casting import Pose, pose
-from benchmarks.memory_truth import pose_distances
+from benchmarks.memory_truth import Rule, pose_distances
 from benchmarks.memory_vmem import VMem
 from renderers import Camera
 from spatial_memory import MemoryConfig, ViewMemory
@@ -25,18 +23,6 @@ FOV_GRID = (16, 12)
 """Columns and rows of the rays that fields of view are compared on."""
 FOV_DEPTHS = np.array([0.5, 1.0, 2.0, 3.0, 4.5, 6.0])
 """Points on each ray, in metres; what is further away than the last is out of every view."""
-
-
-class Rule(Protocol):
-    """Sees views one after the other, and names those that help with a new one."""
-
-    def write(
-        self, rgb: Float32[np.ndarray, "h w 3"], depth: Float32[np.ndarray, "h w"], camera: Camera
-    ) -> None:
-        """The next view."""
-
-    def choose(self, target: Camera, k: int) -> Sequence[int]:
-        """Up to ``k`` views, as they were counted from 0, the best first."""
 
 
 class Ours:

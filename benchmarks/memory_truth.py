@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64
 
-from benchmarks.memory_casting import SWAY, World, pose
+from benchmarks.memory_casting import World, pose
 from renderers import Camera
 
 GRID = (48, 36)
@@ -23,8 +24,9 @@ ANSWERABLE = 0.5
 """Targets are places of which all views together show this share of the pixels at least."""
 LEAST_SURFACE = 0.3
 """And of whose pixels this share is not sky."""
-NEIGHBOURS, BEHIND = 8, 5
-"""A target is behind a wall if so many of the views with the nearest poses are not."""
+FOOLED = 0.5
+"""A rule is fooled by walls where so many of its choices are on the other side of one, and show
+nothing for it."""
 FOV_DEGREES = 100.0
 """Horizontal field of view of targets: wider than that of views, so that it takes several."""
 STEPS = 300
@@ -54,13 +56,24 @@ class Question:
         return [bool(self.shown[view].mean() >= SHOWN) for view in chosen]
 
 
+class Rule(Protocol):
+    """Sees views one after the other, and names those that help with a new one."""
+
+    def write(
+        self, rgb: Float32[np.ndarray, "h w 3"], depth: Float32[np.ndarray, "h w"], camera: Camera
+    ) -> None:
+        """The next view."""
+
+    def choose(self, target: Camera, k: int) -> Sequence[int]:
+        """Up to ``k`` views, as they were counted from 0, the best first."""
+
+
 def ask(
     world: World,
     views: Sequence[Camera],
     count: int,
     k: int,
-    *,
-    behind: bool = False,
+    fool: Sequence[Rule] = (),
     seed: int = 1,
 ) -> list[Question]:
     """Targets near where the walk has passed, turned differently; always the same ones.
@@ -70,18 +83,18 @@ def ask(
         views: The walk.
         count: How many are wanted; fewer come where the world has no such places.
         k: Views that an answer may name.
-        behind: Only targets that are behind a wall for most of their neighbours.
+        fool: Only targets at which walls fool each of these rules, which have seen the walk.
         seed: Of the places tried.
     """
     rng = np.random.default_rng(seed)
     passed = world.length * min(1.0, len(views) / (world.lap or 1))
-    poses = [pose(view) for view in views]
     found: list[Question] = []
     for _ in range(TRIALS):
         way, off = rng.uniform(0.0, passed), rng.uniform(-1.0, 1.0, 4) * ASIDE
         target = world.stand(way, *off, fov_degrees=FOV_DEGREES)
-        eye = pose(target)[1]
-        if not world.free(eye, float(SWAY[0])) or (behind and not _is_behind(world, target, poses)):
+        if not world.free(pose(target)[1]) or not all(
+            fooled(world, target, [views[i] for i in rule.choose(target, k)]) for rule in fool
+        ):
             continue
         shown = truth(world, views, target)
         pixels = shown.shape[1]
@@ -93,10 +106,11 @@ def ask(
     return found
 
 
-def _is_behind(world: World, target: Camera, poses: Sequence[Pose]) -> bool:
-    distances = pose_distances(pose(target), poses)
-    nearest = [poses[i][1] for i in distances.argsort(kind="stable")[:NEIGHBOURS]]
-    return int(world.blocked(pose(target)[1], np.stack(nearest)).sum()) >= BEHIND
+def fooled(world: World, target: Camera, chosen: Sequence[Camera]) -> bool:
+    """Whether as many as FOOLED of the chosen views are behind walls, and show nothing for it."""
+    behind = world.blocked(pose(target)[1], np.stack([pose(view)[1] for view in chosen]))
+    shares = truth(world, chosen, target).mean(1)
+    return bool((behind & (shares < SHOWN)).mean() >= FOOLED)
 
 
 def pose_distances(target: Pose, poses: Sequence[Pose]) -> Float64[np.ndarray, " v"]:
