@@ -103,13 +103,12 @@ class World:
         return not inside.all(1).any()
 
     def walk(self, count: int, seed: int = 0) -> list[Camera]:
-        """Cameras along the path. Of the same seed, the first ones of a lap are the same."""
+        """Cameras along the path; each lap differs from the others by how the walker sways."""
         sway = np.random.default_rng(seed).uniform(-1.0, 1.0, (count, 4)) * SWAY
-        step = self.length / (self.lap or count)
-        return [
-            self.stand((i + 0.5) * step, *off[:2], GLANCES[i % len(GLANCES)] + off[2], off[3])
-            for i, off in enumerate(sway)
-        ]
+        lap = self.lap or count
+        sway[:, 2] += [GLANCES[i % lap % len(GLANCES)] for i in range(count)]
+        step = self.length / lap
+        return [self.stand((i + 0.5) * step, *off) for i, off in enumerate(sway)]
 
     @property
     def length(self) -> float:
