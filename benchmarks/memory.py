@@ -44,7 +44,7 @@ FEW_SURFELS = MemoryConfig(surfel_side=48)
 """With this 200 views make about 100,000 surfels."""
 VMEM_VIEWS = 1000
 """VMem's rule is run with so many views at most: each makes it index all surfels anew."""
-QUICK = {"targets": 5, "laps": 4, "lap": 24, "few": 50, "repeats": 3, "budget_s": 0.5}
+QUICK = {"targets": 5, "laps": 3, "lap": 16, "few": 50, "repeats": 3, "budget_s": 0.5}
 """Less of everything, see Bench."""
 SHOULD = {"coverage": 0.98, "precision": 0.9, "merged": 0.95, "growth": 1.02}
 """What ours should reach: shares, and surfels after a loop per surfels before."""

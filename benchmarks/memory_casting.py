@@ -74,8 +74,10 @@ class World:
         local = [(u - lens[2]) / lens[0], (v - lens[3]) / lens[1], np.ones_like(u)]
         directions = np.stack(local, -1).reshape(-1, 3) @ rotation
         depth, normals = self.first_hits(eye, directions)
-        far = np.where(np.isfinite(depth), depth, np.inf)[:, None]
-        return depth, np.where(np.isfinite(far), eye + far * directions, np.inf), normals
+        solid = np.isfinite(depth)
+        points = np.full(directions.shape, np.inf)
+        points[solid] = eye + depth[solid, None] * directions[solid]
+        return depth, points, normals
 
     def shows(
         self,

@@ -109,8 +109,9 @@ def ask(
 def fooled(world: World, target: Camera, chosen: Sequence[Camera]) -> bool:
     """Whether as many as FOOLED of the chosen views are behind walls, and show nothing for it."""
     behind = world.blocked(pose(target)[1], np.stack([pose(view)[1] for view in chosen]))
-    shares = truth(world, chosen, target).mean(1)
-    return bool((behind & (shares < SHOWN)).mean() >= FOOLED)
+    if behind.mean() < FOOLED:
+        return False  # most places are not of interest: find out fast
+    return bool((behind & (truth(world, chosen, target).mean(1) < SHOWN)).mean() >= FOOLED)
 
 
 def pose_distances(target: Pose, poses: Sequence[Pose]) -> Float64[np.ndarray, " v"]:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import memory, metrics
 from benchmarks.memory_casting import SIZE, World, pose
 from benchmarks.memory_rules import RULES, FieldOfView, Latest, NearestPose, Ours
-from benchmarks.memory_truth import GRID, Question, ask, best_cover, fooled, truth
+from benchmarks.memory_truth import Question, ask, best_cover, fooled, truth
 from benchmarks.memory_vmem import VMem, _spread, _surfels_of
 from benchmarks.memory_worlds import WORLDS, block, wall
 from benchmarks.metrics import Metric
@@ -61,7 +61,7 @@ def test_a_wall_has_its_doors_where_they_were_asked_for() -> None:
     eye, x = np.array([3.0, -1.0, -2.0]), np.array([0.1, 2.5, 2.6, 3.4, 3.5, 7.9])
     goals = np.stack([x, np.full(6, -1.0), np.full(6, 0.0)], 1)
     assert world.blocked(eye, goals).tolist() == [True, True, False, False, True, True]
-    assert world.blocked(eye, np.array([[3.0, -2.3, 0.5], [3.0, -1.9, 0.5]])).tolist() == [
+    assert world.blocked(eye, np.array([[3.0, -2.6, 0.5], [3.0, -1.9, 0.5]])).tolist() == [
         True,
         False,
     ]
@@ -217,12 +217,12 @@ def test_surfels_of_vmem_by_hand() -> None:
     view = looking(0, 1, 0)
     points, normals, radii = _surfels_of(PARTITION.photograph(view)[1], view)
     focal = 12.5 / math.tan(math.radians(37.5))
-    row = np.abs(points[:, 1] + 1.5) < 0.2
     np.testing.assert_allclose(points[:, 2], 4.0, atol=1e-6)
     np.testing.assert_allclose(normals, np.tile([0, 0, -1.0], (len(points), 1)), atol=1e-6)
     middle = np.abs(points[:, 0]) + np.abs(points[:, 1] + 1.5) < 0.01
     np.testing.assert_allclose(radii[middle], 1.5 / focal, rtol=1e-6)
-    assert row.sum() >= GRID[0] // 2 and len(points) > 200 and (radii >= 1.5 / focal - 1e-9).all()
+    assert len(points) == 25 * 15  # above and below is the sky
+    assert (radii >= 1.5 / focal - 1e-6).all()
 
 
 def test_vmem_merges_what_it_has_seen_before() -> None:
@@ -273,7 +273,7 @@ def test_targets_of_the_memory() -> None:
     assert target("100k surfels, 200 views/ours/best") == 15.0
     assert target("rooms 10 write/ours/best") == 60.0 and target("x write/vmem/best") is None
     assert target("loops of 100 views/lap 2/growth") == 1.02
-    assert target("loops of 24 views/lap 2/growth") is None
+    assert target("loops of 16 views/lap 2/growth") is None
     assert target("written again/rooms/merged") == 0.95
 
 
