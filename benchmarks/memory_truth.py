@@ -31,7 +31,7 @@ FOV_DEGREES = 100.0
 """Horizontal field of view of targets: wider than that of views, so that it takes several."""
 STEPS = 300
 """Of the search for prices, see best_cover."""
-TRIALS = 600
+TRIALS = 1500
 """Places that are tried for targets."""
 ASIDE = np.array([0.4, 0.2, 180.0, 10.0])
 """Targets are off the path (m, sideways and in height) and turned (degrees, right and up) by up
