@@ -1,6 +1,7 @@
 """How well, how fast and how lean the memory remembers, beside other rules, on generated walks.
 
 Run: python benchmarks/memory.py [--quick] [--long] [--worlds NAME ...] [--gate] [--save-baseline]
+                                [--picture FOLDER]
 
 What the rules are is said in benchmarks.memory_rules, and what the worlds are in
 benchmarks.memory_worlds. Names of cases are a world and a number of views; measures are
@@ -30,6 +31,7 @@ from pathlib import Path
 
 from benchmarks import metrics, scenes
 from benchmarks.memory_casting import World
+from benchmarks.memory_picture import plans
 from benchmarks.memory_rules import RULES, Ours, Rule
 from benchmarks.memory_truth import Question, ask
 from benchmarks.memory_worlds import LAP, WORLDS
@@ -40,7 +42,7 @@ from spatial_memory import MemoryConfig
 BASELINE = Path(__file__).parent / "baseline" / "memory.json"
 K = 4
 """Views that are asked for."""
-FEW_SURFELS = MemoryConfig(surfel_side=48)
+FEW_SURFELS = MemoryConfig(surfel_side=54)
 """With this 200 views make about 100,000 surfels."""
 VMEM_VIEWS = 1000
 """VMem's rule is run with so many views at most: each makes it index all surfels anew."""
@@ -60,6 +62,8 @@ class Options(metrics.Options):
     """Also with 5,000 views."""
     worlds: tuple[str, ...] = tuple(WORLDS)
     """Only these, for a look."""
+    picture: Path | None = None
+    """Folder to draw one target of each walk into, and what the rules chose, from above."""
 
     @property
     def mode(self) -> str:
@@ -87,6 +91,8 @@ class Bench:
     repeats: int = 15
     budget_s: float = 5.0
     """For each case, see metrics.race."""
+    pictures: Path | None = None
+    """Where to draw."""
     absent: dict[str, str] = field(default_factory=dict)
     """What cannot be measured here, and why. Grows."""
 
@@ -110,7 +116,7 @@ def all_cases(bench: Bench) -> Iterator[list[Metric]]:
             yield from walk(bench, name, views)
     yield few_surfels(bench)
     yield loops(bench)
-    yield again()
+    yield again(bench)
 
 
 def walk(bench: Bench, name: str, views: int) -> Iterator[list[Metric]]:
@@ -132,6 +138,10 @@ def walk(bench: Bench, name: str, views: int) -> Iterator[list[Metric]]:
         yield quality(f"{case} behind walls", rules, fooled)
     else:
         bench.absent[f"{case} behind walls"] = "no target was found where walls fool both rules"
+    if bench.pictures and (question := next(iter(fooled or seen), None)):
+        chosen = {name: rule.choose(question.target, K) for name, rule in rules.items()}
+        answers = {name: (ids, question.right(ids)) for name, ids in chosen.items()}
+        plans(world, cameras, question.target, answers).save(bench.pictures / f"{case}.png")
     kept = [Metric(f"{case} kept/ours/surfels", len(ours.memory.surfels), "", "lower", 1.02)]
     if peak is not None:
         key = f"{case} kept/ours/peak"
@@ -248,11 +258,11 @@ def loops(bench: Bench) -> list[Metric]:
     return found
 
 
-def again() -> list[Metric]:
+def again(bench: Bench) -> list[Metric]:
     """A view that is written twice: the share of its surfels that were not new the second time."""
     found = []
-    for name, make in WORLDS.items():
-        world, ours = make(0), Ours()
+    for name in bench.worlds:
+        world, ours = WORLDS[name](0), Ours()
         cameras = world.walk(5)
         remember(world, cameras, ours)
         mapped, shares = len(ours.memory.surfels), []
@@ -290,6 +300,9 @@ def main(options: Options) -> int:
             fix="name one of these, or leave --worlds out",
         )
     bench = replace(QUICK if options.quick else Bench(), worlds=options.worlds, absent={})
+    if options.picture is not None:
+        options.picture.mkdir(parents=True, exist_ok=True)
+        bench = replace(bench, pictures=options.picture)
     if options.long:
         bench = replace(bench, views=(*bench.views, 5000))
     return metrics.conduct(

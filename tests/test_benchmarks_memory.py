@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import memory, metrics
 from benchmarks.memory_casting import SIZE, World, pose
+from benchmarks.memory_picture import RIGHT, TARGET, WRONG, plans
 from benchmarks.memory_rules import RULES, FieldOfView, Latest, NearestPose, Ours
 from benchmarks.memory_truth import Question, ask, best_cover, fooled, truth
 from benchmarks.memory_vmem import VMem, _spread, _surfels_of
@@ -69,12 +72,12 @@ def test_a_wall_has_its_doors_where_they_were_asked_for() -> None:
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_walks_stay_out_of_walls_and_see_surfaces(name: str) -> None:
-    world = WORLDS[name](400)
-    views = world.walk(400)
+    world = WORLDS[name](200)
+    views = world.walk(200)
     assert all(world.free(pose(view)[1], 0.15) for view in views)
-    for a, b in pairwise(views[:40]):
+    for a, b in pairwise(views):
         assert not world.blocked(pose(a)[1], pose(b)[1][None])[0]  # nobody walks through a wall
-    for view in views[::50]:
+    for view in views[::25]:
         depth = world.photograph(view)[1]
         assert depth.min() > 0.1 and np.isfinite(depth).mean() > 0.5
 
@@ -241,16 +244,27 @@ def test_vmem_takes_poses_that_are_not_near_each_other() -> None:
     assert _spread(looking(0, 1, 0), [poses[0]] * 3, 2) == [0, 1]  # relaxing ends
 
 
-def test_every_case_of_a_tiny_run() -> None:
-    bench = memory.Bench(
-        worlds=("corridor",), views=(10,), targets=2, laps=2, lap=6, few=6, repeats=1, budget_s=0.0
-    )
+def test_plans_show_what_was_chosen() -> None:
+    """The target is blue; of two choices the right one is green, and the other red."""
+    answers = {"pose": ([0, 3], [True, False]), "none": ([], [])}
+    picture = plans(PARTITION, VIEWS, looking(1, 2, 0), answers)
+    colors = {color for _, color in picture.getcolors(1 << 20) or ()}
+    assert {TARGET, RIGHT, WRONG} <= colors
+    half = picture.crop((picture.width // 2, 0, picture.width, picture.height))
+    colors = {color for _, color in half.getcolors(1 << 20) or ()}
+    assert TARGET in colors and not {RIGHT, WRONG} & colors
+
+
+def test_every_case_of_a_tiny_run(tmp_path: Path) -> None:
+    less = replace(memory.QUICK, views=(10,), targets=2, laps=2, lap=6, few=6, repeats=1)
+    bench = replace(less, worlds=("corridor",), budget_s=0.0, pictures=tmp_path, absent={})
     found = {metric.key: metric for case in memory.all_cases(bench) for metric in case}
     assert {key.split("/")[0] for key in found} == {
         *("corridor 10", "corridor 10 behind walls", "corridor 10 kept", "corridor 10 retrieve"),
         *("corridor 10 write", "100k surfels, 6 views", "loops of 6 views", "written again"),
     }
     assert all(math.isfinite(metric.value) for metric in found.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["corridor 10.png"]
     for name in RULES:
         assert 0.0 <= found[f"corridor 10/{name}/worst"].value <= 1.0
         assert found[f"corridor 10 retrieve/{name}/best"].value > 0.0
@@ -258,7 +272,7 @@ def test_every_case_of_a_tiny_run() -> None:
     assert found["corridor 10/pose/coverage"].tolerance is None
     assert found["corridor 10 write/ours/serial/calibration"].tolerance == metrics.TOLERANCE_TIME
     assert found["loops of 6 views/lap 2/growth"].value >= 1.0
-    assert found["written again/rooms/merged"].value > 0.95
+    assert found["written again/corridor/merged"].value > 0.95
 
 
 def test_targets_of_the_memory() -> None:
