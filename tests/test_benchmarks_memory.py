@@ -270,7 +270,7 @@ def test_every_case_of_a_tiny_run(tmp_path: Path) -> None:
         assert found[f"corridor 10 retrieve/{name}/best"].value > 0.0
     assert found["corridor 10/ours/coverage"].tolerance == 1.01
     assert found["corridor 10/pose/coverage"].tolerance is None
-    assert found["corridor 10 write/ours/serial/calibration"].tolerance == metrics.TOLERANCE_TIME
+    assert found["corridor 10 write/ours/serial/calibration"].tolerance == memory.TOLERANCE_TIME
     assert found["loops of 6 views/lap 2/growth"].value >= 1.0
     assert found["written again/corridor/merged"].value > 0.95
 
