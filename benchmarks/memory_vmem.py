@@ -1,8 +1,7 @@
-"""The published rule of VMem (arXiv 2506.18903) for which past views to look at, from its text.
+"""The published rule of VMem (arXiv 2506.18903) for which past views to look at.
 
-Written anew, and kinder than the released code: normals are taken on both sides of a point, so
-that no surfel of the last row and column is dead, and depth is exact. Where neither tells a
-number, it says so here.
+Written from its description, and kinder than the released code: normals are taken from both sides
+of a point, so that no surfel of the last row and column is dead, and depth is exact.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ NEIGHBOURS = 8
 ZOOM = 0.65
 """The map is drawn with a focal length so many times that of the target."""
 CANDIDATES = 4
-"""So many times as many views as are wanted go by votes to the choice by pose. Not told."""
+"""So many times as many views as are wanted go on from the votes to the choice by pose. A guess:
+the description does not say."""
 RELAX = 1.2
 """Poses may be nearer to each other by this, again and again, until enough are found."""
 

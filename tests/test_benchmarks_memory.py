@@ -270,6 +270,9 @@ def test_every_case_of_a_tiny_run(tmp_path: Path) -> None:
         assert found[f"corridor 10 retrieve/{name}/best"].value > 0.0
     assert found["corridor 10/ours/coverage"].tolerance == 1.01
     assert found["corridor 10/pose/coverage"].tolerance is None
+    others = max(found[f"corridor 10/{name}/coverage"].value for name in RULES if name != "ours")
+    lead = found["corridor 10/ours/coverage"].value / others
+    assert found["corridor 10/ours/lead"].value == pytest.approx(lead)
     assert found["corridor 10 write/ours/serial/calibration"].tolerance == memory.TOLERANCE_TIME
     assert found["loops of 6 views/lap 2/growth"].value >= 1.0
     assert found["written again/corridor/merged"].value > 0.95
@@ -280,6 +283,7 @@ def test_targets_of_the_memory() -> None:
         return memory.target_of(Metric(key, 1.0, "", "higher"))
 
     assert target("rooms 10/ours/coverage") == 0.98 and target("rooms 10/pose/coverage") is None
+    assert target("rooms 10/ours/lead") == 1.0
     assert target("rooms 10 behind walls/ours/precision") == 0.9
     assert target("rooms 10/ours/precision") is None
     assert target("rooms 5000 retrieve/ours/best") == 60.0
@@ -299,6 +303,7 @@ def test_a_world_that_is_not_there() -> None:
 def test_modes_are_kept_apart() -> None:
     modes = [memory.Options(), memory.Options(quick=True), memory.Options(long=True)]
     assert [options.mode for options in modes] == ["full", "quick", "long"]
+    assert memory.Options(quick=True, worlds=("rooms", "stair")).mode == "quick: rooms, stair"
 
 
 def test_the_committed_baseline_of_the_memory_can_be_compared_with() -> None:
