@@ -18,10 +18,10 @@ from test_cli import fails
 import scenegen
 from renderers import Camera
 from scenegen import cli, cli_memory
-from scenegen.world.grow import Look
+from scenegen.world.grow import Choice, Look
 from scenegen.world.recall import Recall, place_of
 from scenegen.world.recall_picture import COLORS, WIDTH, draw_recall
-from spatial_memory import Retrieval, View
+from spatial_memory import View
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_the_picture_holds_any_number_of_views_of_any_shape(
     known = torch.ones(height, width, dtype=torch.bool)
     view = View(rgb, depth, camera, "generated", known)
     ids = tuple(range(count))
-    choice = Retrieval(
+    choice = Choice(
         ids, 0.5, (0.1,) * count, (1.0,) * count, dict.fromkeys(range(count + 1), "why " * 80)
     )
     evidence = torch.arange(width * height).reshape(height, width) % (count + 2) - 2

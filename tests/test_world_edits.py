@@ -18,6 +18,7 @@ import scenegen
 from renderers import SceneError
 from scenegen import outpaint
 from scenegen.export import DepthView
+from scenegen.world.grow import Choice
 from scenegen.world.replay import in_box, replay, surfaces
 from scenegen.world.world import World
 
@@ -344,9 +345,10 @@ def test_what_was_chosen_for_a_step_can_be_explained_later(world: World) -> None
     assert torch.equal(later.look.rgb, again.look.rgb)
 
 
-def recall_afresh(world: World, step: int) -> object:
+def recall_afresh(world: World, step: int) -> Choice:
     then = replay(world._store, before=step)
-    return then.memory.retrieve([world.steps[step].camera], k=4)
+    hit = then.memory.retrieve([world.steps[step].camera], k=4)
+    return Choice(hit.view_ids, hit.coverage, hit.gains, hit.votes, hit.reasons)
 
 
 def test_what_feeds_the_outpainter_is_what_is_stored(

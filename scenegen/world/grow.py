@@ -14,7 +14,7 @@ from scenegen import geometry, outpaint, splatting
 from scenegen.fields import regions
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
 from scenegen.world.store import StepData
-from spatial_memory import Retrieval, ViewMemory
+from spatial_memory import ViewMemory
 
 COVERED = 0.7
 """A pixel is known where the world's opacity is at least this."""
@@ -68,12 +68,29 @@ def sky_depth(depth: Float[Tensor, "h w"], sky_radius: float) -> Float[Tensor, "
     return torch.where(depth > SKY_FROM * sky_radius, math.inf, depth)
 
 
-def remembered(memory: ViewMemory, view: Look) -> Retrieval:
+@dataclass(frozen=True)
+class Choice:
+    """Past views chosen for a step: what the journal keeps of a retrieval."""
+
+    view_ids: tuple[int, ...]
+    """The chosen views, best first."""
+    coverage: float
+    """Share of the view that they have seen."""
+    gains: tuple[float, ...]
+    """Share that each added to those before it."""
+    votes: tuple[float, ...]
+    """Evidence for each on its own."""
+    reasons: dict[int, str]
+    """For every view held: why it was taken or not."""
+
+
+def remembered(memory: ViewMemory, view: Look) -> Choice:
     """Past views that show the place, best first, and why.
 
     The evidence counts the whole view, not only its hole: next to nothing is mapped in a hole.
     """
-    return memory.retrieve([view.camera], k=RETRIEVED)
+    hit = memory.retrieve([view.camera], k=RETRIEVED)
+    return Choice(hit.view_ids, hit.coverage, hit.gains, hit.votes, hit.reasons)
 
 
 def invent(

@@ -11,8 +11,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from renderers import Camera
-from scenegen.world.grow import Look, remembered
-from spatial_memory import Retrieval, View, ViewMemory, evidence_map, shares_shown
+from scenegen.world.grow import Choice, Look, remembered
+from spatial_memory import View, ViewMemory, evidence_map, shares_shown
 
 MAX_OTHERS, MIN_SHOWN = 4, 0.001
 """Views that were not taken are worth a word when they have seen this share of the target's pixels;
@@ -25,7 +25,7 @@ class Recall:
 
     look: Look
     """The target as the world renders it."""
-    choice: Retrieval
+    choice: Choice
     """The views chosen, and why."""
     evidence: Int64[Tensor, "h w"]
     """Which chosen view explains each pixel of the target. See :func:`evidence_map`."""
@@ -78,7 +78,7 @@ class Recall:
 
 
 def recall(
-    view: Look, memory: ViewMemory, choice: Retrieval | None = None, step: int | None = None
+    view: Look, memory: ViewMemory, choice: Choice | None = None, step: int | None = None
 ) -> Recall:
     """Ask the memory about a view.
 
@@ -104,16 +104,16 @@ def recall(
     )
 
 
-def as_info(choice: Retrieval) -> dict[str, Any]:
+def as_info(choice: Choice) -> dict[str, Any]:
     """A choice as the journal keeps it: plain values, the same before and after a reopen."""
     lists = {name: list(getattr(choice, name)) for name in ("view_ids", "gains", "votes")}
     reasons = {str(view_id): reason for view_id, reason in choice.reasons.items()}
     return {**lists, "coverage": choice.coverage, "reasons": reasons}
 
 
-def from_info(info: Mapping[str, Any]) -> Retrieval:
+def from_info(info: Mapping[str, Any]) -> Choice:
     """Inverse of :func:`as_info`; worlds of format 1 kept neither gains nor votes."""
-    return Retrieval(
+    return Choice(
         tuple(info["view_ids"]),
         info["coverage"],
         tuple(info.get("gains", ())),
