@@ -137,6 +137,11 @@ class Options:
     json: Path | None = None
     """Also write the numbers to this file."""
 
+    @property
+    def mode(self) -> str:
+        """Under which runs are kept."""
+        return "quick" if self.quick else "full"
+
 
 def start(main: Callable[[Any], int], options: type[Options]) -> NoReturn:
     """Run ``main`` with the options of the command line and exit with what it returns."""
@@ -159,7 +164,7 @@ def conduct(
 
     ``absent`` is read when all cases are done. Returns the exit code: 1 where the gate fails.
     """
-    mode = "quick" if options.quick else "full"
+    mode = options.mode
     kept = load_runs(baseline) if options.gate else {}  # fail before the work, not after
     about, found = surroundings(repeats), []
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")

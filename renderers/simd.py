@@ -94,13 +94,13 @@ def _operation(emit: Callable[..., Any], arity: int, result: types.Type = _float
     return intrinsic(lambda typing, a, b, c: signed((a, b, c)))
 
 
-def _llvm(name: str) -> Callable[..., Any]:
+def _llvm(name: str, *liberties: str) -> Callable[..., Any]:
     """Emit a call of LLVM's function of that name on vectors."""
 
     def emit(builder: Any, *values: Any) -> Any:
         kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(values))
-        name8 = f"llvm.{name}.v{LANES}f32"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name8), values)
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
+        return builder.call(function, values, fastmath=liberties)
 
     return emit
 
@@ -136,6 +136,9 @@ smaller = _operation(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y), 
 """Per lane; the second where either is NaN."""
 larger = _operation(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y), 2)
 """Per lane; the second where either is NaN."""
+most = _operation(_llvm("maxnum", "nnan", "nsz"), 2)
+"""Per lane, where neither is NaN. What is chosen between a number in memory and another, and stored
+there again, becomes a masked store with :func:`select` or :func:`larger`: slow on many machines."""
 spread = _operation(lambda builder, a: a, 1)
 """A float32 in all lanes."""
 
@@ -175,6 +178,24 @@ def store(typing, array, index, value):
         return context.get_dummy_value()
 
     return types.none(array, index, value), generate
+
+
+@intrinsic
+def fetch(typing, array, index):
+    """Ask memory for an item of a contiguous array, at most a cache line, that is needed soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        item = builder.gep(make_array(kind)(context, builder, args[0]).data, [args[1]])
+        first = builder.bitcast(item, cgutils.voidptr_t)
+        last = builder.gep(first, [ir.Constant(_INT, kind.dtype.bitwidth // 8 - 1)])
+        shape = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _INT, _INT, _INT])
+        prefetch = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
+        for end in (first, last):
+            builder.call(prefetch, [end, *(ir.Constant(_INT, n) for n in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.none(array, index), generate
 
 
 @intrinsic
@@ -223,6 +244,33 @@ def total(typing, a):
         return builder.extract_element(value, ir.Constant(_INT, 0))
 
     return types.float32(a), generate
+
+
+def _mixed(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    """Lanes of two vectors; those of the second count on from LANES."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, LANES), lanes))
+
+
+@intrinsic
+def totals(typing, a, b, c, d, e, f, g, h):
+    """Sums of all lanes of eight vectors, one per lane: neighbours first, then by halves."""
+    steps = (
+        ([0, 8, 2, 10, 4, 12, 6, 14], [1, 9, 3, 11, 5, 13, 7, 15]),
+        ([0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]),
+        ([0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]),
+    )
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = list(args)
+        for evens, odds in steps:
+            pairs = zip(values[::2], values[1::2], strict=True)
+            values = [
+                builder.fadd(_mixed(builder, x, y, evens), _mixed(builder, x, y, odds))
+                for x, y in pairs
+            ]
+        return values[0]
+
+    return _float8(a, b, c, d, e, f, g, h), generate
 
 
 # 2^(8 s) = p(s)^8, where p is the polynomial of degree 5 that fits 2^s on [-1, 0] best (Remez

@@ -1,8 +1,9 @@
 """Discs into a z-buffer, and out of it again: the kernels of renderers/surfels.py.
 
 Surfels are drawn in blocks of N: ``_look`` measures all of a block in straight code for vector
-units, ``_mark`` offers each to the pixel that its centre falls in, and ``_cover`` offers those
-that may reach further to the box around them. Arithmetic is float32, relative to the camera.
+units, ``_mark`` offers each to the pixel that its centre falls in, ``_bound`` puts boxes around
+those that may reach further, and ``_cover`` offers these to the pixels of their boxes. Arithmetic
+is float32, relative to the camera.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numba
 import numpy as np
 
 from renderers.kernels import kernel
+from renderers.simd import fetch
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 ZERO, HALF, ONE, INFINITY = f32(0.0), f32(0.5), f32(1.0), f32(np.inf)
@@ -28,10 +30,14 @@ CLEAR = f32(0.1)
 """Discs that come closer to the plane of the camera may cover any pixel: 1 - (reach / depth)^2."""
 MARGIN = f32(0.01)
 """Pixels added around boxes, beside ROUNDING."""
+WELL = f32(1.01)
+"""Factor on what a ball covers in the image, against rounding."""
 WIDE, TALL = 4, 2
 """Pixels that are tested at once: together they fill a vector register."""
-DONE, REACHES, CROSSES = u32(0), u32(1), u32(2)
-"""What a disc may cover beside the pixel of its centre: nothing, its box, any pixel."""
+PIECE = 32
+"""Surfels that are given boxes together, where one of them needs one."""
+DONE, REACHES, CROSSES, OPEN = u32(0), u32(1), u32(2), u32(3)
+"""What a disc may cover beside the pixel of its centre: nothing, its box, any pixel, not known."""
 _DROPPED_BITS = u32(13)  # of a float32 depth: 10 of 23 mantissa bits stay, steps of 0.1 %
 NOTHING = u32(0xFFFFFFFF)  # upper half of the key of an empty pixel, or of an offer that missed
 _ID_BITS, _ID_MASK = u64(32), u64(0xFFFFFFFF)
@@ -101,6 +107,7 @@ def _draw(block, ids, view, lens, backs, stride, scratch, keys):
     discs, spots, offers = scratch
     _look(block, view, lens, backs, stride, u32(keys.shape[0] - 1), discs, spots)
     _mark(spots, ids, keys)
+    _bound(discs, spots, lens)
     _cover(discs, spots, ids, lens, stride, offers, keys)
 
 
@@ -137,11 +144,15 @@ def _look(block, view, lens, backs, stride, spare, discs, spots):
     """Measure a block.
 
     Writes ``spots``, 3 columns: the pixel that the centre falls in, the rank offered there, and
-    DONE, REACHES or CROSSES; and ``discs``, 12 columns: centre, normal, radius, factor on depths,
-    first and last column and first and last row that may be covered.
+    DONE or OPEN; and ``discs``, 12 columns: centre, normal, radius, factor on depths, and four of
+    which two get the column and row of that pixel. :func:`_bound` writes all four: first and last
+    column and first and last row that may be covered; and turns OPEN to what the disc may cover.
     """
     fx, fy, cx, cy, ifx, ify, width, height, near, push = lens
     line = np.int32(stride)
+    aside, above = max(cx, width - cx) * ifx, max(cy, height - cy) * ify
+    wide = WELL * fx * sqrt(ONE + aside * aside)
+    tall = WELL * fy * sqrt(ONE + above * above)
     for i in range(N):
         x, y, z = _placed(block[i], block[N + i], block[2 * N + i], view)
         nx, ny, nz = _turned(block[3 * N + i], block[4 * N + i], block[5 * N + i], view)
@@ -158,17 +169,40 @@ def _look(block, view, lens, backs, stride, spare, discs, spots):
         column, row = f32(own_column), f32(own_row)
         dx, dy = (column + HALF - cx) * ifx, (row + HALF - cy) * ify
         hit = _meet(x, y, z, nx, ny, nz, radius, dx, dy)
-        left, right, top, bottom, fits = _box(x, y, z, nx, ny, nz, radius, lens)
-        done = inside & (left >= column) & (right <= column) & (top >= row) & (bottom <= row)
-        done = fits & (done | (left > right) | (top > bottom))
+        # a ball around the disc that comes to no other pixel's centre
+        share = radius / (z - radius)
+        small = (abs(u - column - HALF) + share * wide + MARGIN < ONE) & (z > radius)
+        small &= abs(v - row - HALF) + share * tall + MARGIN < ONE
         spots[i] = u32(own_row * line + own_column) if inside else spare
         spots[PITCH + i] = _rank(hit if hit > near else z, factor) if inside else NOTHING
-        spots[2 * PITCH + i] = DONE if (not drawn) | done else REACHES if fits else CROSSES
+        spots[2 * PITCH + i] = DONE if (not drawn) | (inside & small) else OPEN
         discs[i], discs[PITCH + i], discs[2 * PITCH + i] = x, y, z
         discs[3 * PITCH + i], discs[4 * PITCH + i], discs[5 * PITCH + i] = nx, ny, nz
         discs[6 * PITCH + i], discs[7 * PITCH + i] = radius, factor
-        discs[8 * PITCH + i], discs[9 * PITCH + i] = left, right
-        discs[10 * PITCH + i], discs[11 * PITCH + i] = top, bottom
+        discs[8 * PITCH + i] = column if inside else -INFINITY
+        discs[10 * PITCH + i] = row if inside else -INFINITY
+
+
+@kernel()
+def _bound(discs, spots, lens):
+    """Put boxes around discs that are OPEN, and find which of these are DONE after all."""
+    for start in range(0, N, PIECE):
+        open_ones = 0
+        for i in range(start, start + PIECE):
+            open_ones += np.int32(spots[2 * PITCH + i] == OPEN)
+        if not open_ones:
+            continue
+        for i in range(start, start + PIECE):
+            x, y, z, radius = discs[i], discs[PITCH + i], discs[2 * PITCH + i], discs[6 * PITCH + i]
+            nx, ny, nz = discs[3 * PITCH + i], discs[4 * PITCH + i], discs[5 * PITCH + i]
+            column, row, state = discs[8 * PITCH + i], discs[10 * PITCH + i], spots[2 * PITCH + i]
+            left, right, top, bottom, fits = _box(x, y, z, nx, ny, nz, radius, lens)
+            done = (left >= column) & (right <= column) & (top >= row) & (bottom <= row)
+            done = fits & (done | (left > right) | (top > bottom))
+            found = DONE if done else REACHES if fits else CROSSES
+            spots[2 * PITCH + i] = found if state == OPEN else state
+            discs[8 * PITCH + i], discs[9 * PITCH + i] = left, right
+            discs[10 * PITCH + i], discs[11 * PITCH + i] = top, bottom
 
 
 @kernel()
@@ -305,6 +339,12 @@ def _collect(arrays, keys, ids, found):
         if u32(key >> _ID_BITS) != NOTHING:
             row = key & _ID_MASK
             ids[i] = np.int64(row)
+            fetch(points, u64(3) * row)
+            fetch(normals, u64(3) * row)
+            fetch(radii, row)
+    for i in range(ids.shape[0]):
+        if ids[i] >= 0:
+            row = u64(ids[i])
             for axis in range(3):
                 found[axis * PITCH + i] = points[u64(3) * row + u64(axis)]
                 found[(3 + axis) * PITCH + i] = normals[u64(3) * row + u64(axis)]

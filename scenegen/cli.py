@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from renderers.errors import SceneError
+from scenegen.cli_memory import memory
 from scenegen.config import CreateConfig
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ COMMANDS = {
     "grow": grow,
     "render": render,
     "export": export,
+    "memory": memory,
     "models": models,
     "doctor": doctor,
 }

@@ -80,6 +80,7 @@ def examine() -> dict[str, Any]:
         "models": {name: models.is_present(name) for name in models.MODELS},
         "models_folder": str(models.installed_folder()),
         "kernel_cache": os.environ.get("NUMBA_CACHE_DIR") or "beside the packages",
+        "meshes": _mesh_trouble(),
         "browser": next((name for name in BROWSERS if shutil.which(name)), None),
     }
 
@@ -104,6 +105,8 @@ def report_lines(findings: dict[str, Any]) -> list[str]:
     lines.append(
         f"browser: {findings['browser'] or 'none found; open the printed address yourself'}"
     )
+    if trouble := findings["meshes"]:
+        lines += ["meshes: no", f"  why: {trouble['why']}", f"  fix: {trouble['fix']}"]
     versions = (f"{name} {version or 'MISSING'}" for name, version in findings["libraries"].items())
     lines.append(f"libraries: {', '.join(versions)}")
     missing = [name for name, version in findings["libraries"].items() if version is None]
@@ -113,6 +116,17 @@ def report_lines(findings: dict[str, Any]) -> list[str]:
             "  fix: pip install scenegen-worlds",
         ]
     return lines
+
+
+def _mesh_trouble() -> dict[str, str] | None:
+    """Why meshes cannot be exported, and what to do; None where they can."""
+    from scenegen.export.fusion import open3d
+
+    try:
+        open3d()
+    except SceneError as error:
+        return {"why": error.why, "fix": error.fix}
+    return None
 
 
 def _version(name: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import renderers  # noqa: F401  before torch: it says how threads wait
 
 if TYPE_CHECKING:
+    from spatial_memory.explain import Sighting, evidence_map, shares_shown, sightings
     from spatial_memory.memory import MemoryConfig, ViewMemory
     from spatial_memory.reasons import Candidate
     from spatial_memory.retrieve import Retrieval
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Candidate": "spatial_memory.reasons",
+    "Sighting": "spatial_memory.explain",
+    "evidence_map": "spatial_memory.explain",
+    "shares_shown": "spatial_memory.explain",
+    "sightings": "spatial_memory.explain",
     "MemoryConfig": "spatial_memory.memory",
     "ViewMemory": "spatial_memory.memory",
     "Retrieval": "spatial_memory.retrieve",
@@ -30,7 +35,19 @@ _HOME = {
     "View": "spatial_memory.views",
     "ViewStore": "spatial_memory.store",
 }
-__all__ = ["Candidate", "MemoryConfig", "Retrieval", "Surfels", "View", "ViewMemory", "ViewStore"]
+__all__ = [
+    "Candidate",
+    "MemoryConfig",
+    "Retrieval",
+    "Sighting",
+    "Surfels",
+    "View",
+    "ViewMemory",
+    "ViewStore",
+    "evidence_map",
+    "shares_shown",
+    "sightings",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -105,6 +105,7 @@ def shifted(right: float) -> np.ndarray:
     return matrix
 
 
+@pytest.mark.usefixtures("open3d")
 def test_export_by_suffix_and_by_name(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

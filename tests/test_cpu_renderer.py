@@ -62,6 +62,26 @@ def test_a_room_equals_the_reference() -> None:
     compare(room(2500), Camera.from_fov(70, 49, 35).moved(right=0.2, yaw_degrees=30))
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e30])
+def test_quaternions_turn_alike_at_any_length(length: float) -> None:
+    """Their squares leave float32."""
+    unit, camera = cloud(200), Camera.from_fov(60, 64, 48)
+    scaled = Splats(unit.means, unit.quats * length, unit.scales, unit.opacities, unit.colors)
+    one, other = (make_renderer("cpu").render(scene, camera).rgb for scene in (unit, scaled))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+def test_half_a_row_goes_on_when_the_other_is_finished() -> None:
+    """An opaque stack ends the left half of a tile early; the right half must go on."""
+    wall = [splat(1.0 + 0.01 * i, 0.99, (1, 0, 0), at=(-0.5, 0.0), scale=0.3) for i in range(40)]
+    camera = small_camera(16, 16, 8.0)
+    scene = join([*wall, splat(3.0, 0.8, (0, 1, 0), at=(1.2, 0.0), scale=0.5)])
+    fast = make_renderer("cpu").render(scene, camera)
+    slow = make_renderer("reference").render(scene, camera)
+    torch.testing.assert_close(fast.rgb.double(), slow.rgb, rtol=0, atol=1e-5)
+    assert fast.rgb[8, 1, 0] > 0.99 and fast.rgb[8, 11, 1] > 0.4
+
+
 def test_long_thin_splats_equal_the_reference() -> None:
     """They cross many tiles, of which most of their boxes' are empty."""
     scene = cloud(150, seed=3)

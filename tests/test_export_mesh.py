@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from trimesh.visual import ColorVisuals
 from renderers import Camera, SceneError
 from scenegen.export import DepthView, mesh_from_depth, write_glb
 
+needs_open3d = pytest.mark.usefixtures("open3d")
 # A wall that leans and turns away: normal @ x = 1. In front of it, off centre, a red box.
 NORMAL = torch.tensor([0.10, 0.05, 0.22])
 BOX = torch.tensor([[0.2, -0.5, 2.4], [0.8, 0.3, 2.9]])
@@ -65,7 +67,7 @@ def _colors(mesh: trimesh.Trimesh) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def fused() -> trimesh.Trimesh:
+def fused(open3d: None) -> trimesh.Trimesh:
     return mesh_from_depth(three_views(), voxel=0.06)
 
 
@@ -129,6 +131,7 @@ def ground(width: int, height: int) -> DepthView:
     return DepthView(torch.full((height, width, 3), 0.5), depth, camera)
 
 
+@needs_open3d
 def test_receding_ground_is_one_piece_without_stripes() -> None:
     """Rows of pixels are metres apart at 20 m, and voxels are 5 cm."""
     mesh = mesh_from_depth([ground(160, 120)], voxel=0.05)
@@ -141,6 +144,7 @@ def test_receding_ground_is_one_piece_without_stripes() -> None:
     assert mesh.area == pytest.approx(area, rel=0.05)
 
 
+@needs_open3d
 def test_what_is_far_beyond_the_rest_is_left_out() -> None:
     view = three_views()[0]
     view.depth[:, :8] = 100.0  # the rest is at 2.4 to 8 m
@@ -148,6 +152,7 @@ def test_what_is_far_beyond_the_rest_is_left_out() -> None:
     assert mesh.bounds[1, 2] < 10
 
 
+@needs_open3d
 def test_unknown_pixels_sky_and_specks_are_left_out() -> None:
     view = three_views()[0]
     whole = mesh_from_depth([view], voxel=0.06)
@@ -168,6 +173,7 @@ def test_unknown_pixels_sky_and_specks_are_left_out() -> None:
     assert speckled.bounds[0, 2] < 1.6  # the speck is there when pieces of any size may stay
 
 
+@needs_open3d
 def test_the_automatic_voxel_is_two_pixels_at_the_median_depth(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -182,6 +188,7 @@ def test_the_automatic_voxel_is_two_pixels_at_the_median_depth(
     assert 0.88 * seen < mesh.area <= seen  # the outermost voxel on each side is half unseen
 
 
+@needs_open3d
 @pytest.mark.parametrize("limit", [3000, 300])
 def test_the_number_of_triangles_is_bounded(limit: int) -> None:
     fine = mesh_from_depth(three_views()[:1], voxel=0.06, max_triangles=limit)
@@ -192,6 +199,7 @@ def test_the_number_of_triangles_is_bounded(limit: int) -> None:
     assert distance_to_truth(fine.vertices).max() < 0.12
 
 
+@needs_open3d
 def test_impossible_meshes_are_refused() -> None:
     view = three_views()[0]
     sky = DepthView(view.rgb, torch.full_like(view.depth, torch.inf), view.camera)
@@ -279,6 +287,13 @@ def test_trimesh_reads_the_glb(tmp_path: Path, fused: trimesh.Trimesh) -> None:
     linear = mesh.visual.vertex_attributes["color"][:, :3] / 65535  # pyright: ignore
     curve = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
     np.testing.assert_allclose(curve * 255, _colors(fused)[:, :3], atol=0.1)
+
+
+def test_a_system_without_what_open3d_needs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(SceneError, match="meshes cannot be made here") as caught:
+        mesh_from_depth(three_views(), voxel=0.06)
+    assert "libusb-1.0-0" in str(caught.value)
 
 
 def test_an_empty_mesh_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ FLOORS: tuple[
     ("scenegen.world",),
     ("viewer",),
     ("scenegen.doctor",),
+    ("scenegen.cli_memory",),
     ("scenegen.cli",),
 )
 """scenegen itself holds only lazy names and the version, and may be imported by all."""

@@ -14,6 +14,7 @@ from jaxtyping import Int32, Int64, UInt32
 from numba import prange
 
 from renderers.kernels import kernel
+from renderers.simd import fetch
 
 f32 = np.float32
 u64 = np.uint64  # an index that cannot be negative needs no check
@@ -26,6 +27,8 @@ FEW = 32
 DIGIT_BITS = 11
 """Bits per pass of the radix sort: three passes for the 32 of a depth."""
 DIGITS = 1 << DIGIT_BITS
+AHEAD = 12
+"""Splats by which memory is asked in advance, where their order is that of depth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +217,9 @@ def _find_tiles(records, boxes, order, tiles_x, tile, log_cut, places, sorted_bo
     for t in prange(runs):
         place = places[t]
         for i in range(t * run, min(order.size, (t + 1) * run)):
+            ahead = u64(order[min(i + AHEAD, order.size - 1)])
+            fetch(boxes, ahead)
+            fetch(records, ahead)
             box = boxes[order[i]]
             sorted_boxes[i] = box
             x0, x1 = np.int64(box.x0), np.int64(box.x1)
@@ -248,6 +254,8 @@ def _fill_tiles(
         place = places[t]
         for i in range(t * run, min(order.size, (t + 1) * run)):
             box, mask = boxes[i], hits[i]
+            if numbered:
+                fetch(firsts, u64(order[min(i + AHEAD, order.size - 1)]))
             home = firsts[order[i]] if numbered else 0
             x0, x1 = np.int64(box.x0), np.int64(box.x1)
             large = (x1 - x0) * (np.int64(box.y1) - np.int64(box.y0)) > MASK_BITS

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderers.base import DEPTH_ALPHA_MIN, EPS2D, Render
+from renderers.base import EPS2D, Render
 from renderers.camera import Camera
 from renderers.cpu.frame import LIMITS, Frame, Scratch
 from renderers.cpu.harmonics import paint_back
@@ -96,11 +96,9 @@ class _Picture(torch.autograd.Function):
         fields = (means, quats, scales, opacities, colors)
         grads = [torch.zeros_like(field) for field in fields]
         grad_sh, grad_center = torch.zeros_like(sh), torch.zeros_like(center)
-        alpha, depth = picture
-        exact = torch.from_numpy(ctx.traces[2])
-        pulls = _pulls(gradients, alpha, depth, exact, ctx.background)
         with RENDER_LOCK:
-            sums = _sums(frame, ctx.traces, pulls)
+            drawn = (ctx.traces, *(part.detach().numpy() for part in picture))
+            sums = _sums(frame, ctx.background, drawn, gradients)
             plain = [field.detach().numpy() for field in fields]
             out = [grad.numpy() for grad in grads]
             if sh.shape[1]:
@@ -124,25 +122,13 @@ class _Picture(torch.autograd.Function):
         return (*grads, grad_sh, _pose_gradient(grad_pose), grad_center, None)
 
 
-def _pulls(
-    gradients: Sequence[Tensor],
-    alpha: Tensor,
-    depth: Tensor,
-    exact: Tensor,
+def _sums(
+    frame: Frame,
     background: Sequence[float],
+    drawn: tuple[np.ndarray, ...],
+    gradients: Sequence[Tensor],
 ) -> np.ndarray:
-    """What raster_back.rasterise_back takes as ``pulls``. ``exact`` is alpha with all digits."""
-    grad_rgb, grad_alpha, grad_depth = gradients
-    known = alpha > DEPTH_ALPHA_MIN
-    per_alpha = torch.where(known, grad_depth / exact, 0.0)  # depth = sum / alpha
-    mean = torch.where(known, depth * (alpha / exact), 0.0)
-    opacity = grad_alpha - grad_rgb @ torch.tensor(background, dtype=torch.float32)
-    opacity = opacity - per_alpha * mean
-    return torch.stack([*grad_rgb.unbind(-1), per_alpha, opacity]).numpy()
-
-
-def _sums(frame: Frame, traces: np.ndarray, pulls: np.ndarray) -> np.ndarray:
-    """(r, SUMS) gradients of the frame's records."""
+    """(r, SUMS) of the frame's records. See raster_back.rasterise_back."""
     lists = frame.lists
     by_tile = np.empty((len(lists.members), SUMS), f32)
     rasterise_back(
@@ -153,8 +139,9 @@ def _sums(frame: Frame, traces: np.ndarray, pulls: np.ndarray) -> np.ndarray:
         frame.tiles_x,
         frame.threads,
         LIMITS,
-        traces,
-        pulls,
+        np.array(background, f32),
+        drawn,
+        tuple(gradient.contiguous().numpy() for gradient in gradients),
         by_tile,
     )
     sums = np.empty((len(frame.records), SUMS), f32)

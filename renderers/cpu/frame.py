@@ -27,13 +27,19 @@ from renderers.cpu.bin import find_shown, nearest_first, tile_lists
 from renderers.cpu.harmonics import paint
 from renderers.cpu.pack import PackedScene
 from renderers.cpu.project import BOX, RECORD, N, project, visible_blocks
-from renderers.cpu.raster import BATCH, TILE, find_front, rasterise
+from renderers.cpu.raster import TILE, rasterise
 
 f32 = np.float32
 LOG_CUT = f32(math.log2(ALPHA_CUT))
 BOX_LOG_CUT = f32(math.log2(ALPHA_CUT) - 0.01)
 """For the boxes of splats: a little lower, so that rounding loses no pixel above the cut."""
-LIMITS = (LOG_CUT, f32(ALPHA_MAX), f32(TRANSMITTANCE_STOP), f32(DEPTH_ALPHA_MIN))
+LIMITS = (
+    LOG_CUT,
+    f32(ALPHA_MAX),
+    f32(TRANSMITTANCE_STOP),
+    f32(DEPTH_ALPHA_MIN),
+    f32(1.0 - MEDIAN_ALPHA),
+)
 """As raster.rasterise takes them."""
 
 
@@ -99,40 +105,26 @@ class Frame:
         """Draw what shows over ``background`` (sRGB). See raster.rasterise for ``traces``."""
         red, green, blue = background
         rgb = np.empty((self.camera.height, self.camera.width, 3), f32)
-        alpha, depth = np.empty(rgb.shape[:2], f32), np.empty(rgb.shape[:2], f32)
+        shape = rgb.shape[:2]
+        alpha, depth = np.empty(shape, f32), np.empty(shape, f32)
+        found = np.empty(shape, f32), np.empty(shape, np.int64), np.empty(shape, f32)
         rasterise(
-            self.records,
-            np.empty((self.threads, BATCH), RECORD),
-            self.lists.starts,
-            self.lists.members,
-            self.tiles_x,
-            LIMITS,
-            np.array([red, green, blue], f32),
-            rgb,
-            alpha,
-            depth,
-            traces,
-        )
-        found = self._front() if details else None
-        rgb, alpha, depth = map(torch.from_numpy, (rgb, alpha, depth))
-        return Render(rgb, alpha, depth, found)
-
-    def _front(self) -> Details:
-        shape = (self.camera.height, self.camera.width)
-        median, weights, ids = np.empty(shape, f32), np.empty(shape, f32), np.empty(shape, np.int64)
-        find_front(
             self.records,
             self.lists.starts,
             self.lists.members,
             self.tiles_x,
             self.threads,
             LIMITS,
-            f32(1.0 - MEDIAN_ALPHA),
-            median,
-            ids,
-            weights,
+            np.array([red, green, blue], f32),
+            rgb,
+            alpha,
+            depth,
+            traces,
+            found if details else None,
         )
-        return Details(*map(torch.from_numpy, (median, ids, weights)))
+        rgb, alpha, depth = map(torch.from_numpy, (rgb, alpha, depth))
+        front = Details(*map(torch.from_numpy, found)) if details else None
+        return Render(rgb, alpha, depth, front)
 
     def _project(
         self, scene: PackedScene, antialiased: bool, scratch: Scratch

@@ -22,8 +22,22 @@ from renderers.base import ALPHA_CUT
 from renderers.cpu.bin import sort
 from renderers.cpu.project import COLUMNS, N
 from renderers.kernels import RENDER_LOCK, kernel
+from renderers.simd import (
+    absolute,
+    both,
+    fma,
+    larger,
+    load,
+    select,
+    smaller,
+    spread,
+    store,
+)
 from renderers.splats import Splats, parts_of
 
+f32 = np.float32
+u64 = np.uint64  # an index that cannot be negative needs no check
+LANES = 8
 SCALE_MAX = 1e9
 """In metres. A larger splat looks the same, and its variance would leave float32."""
 REACH = math.sqrt(2.0 * math.log(1.0 / ALPHA_CUT))
@@ -153,7 +167,7 @@ def _morton_codes(points, middle, spread, cells, codes):
         codes[i] = code
 
 
-@kernel(parallel=True)
+@kernel(parallel=True, fast=True)
 def _fill_blocks(
     means, quats, scales, log_opacities, colors, sh, rows, size, limits, blocks, bounds
 ):
@@ -162,66 +176,109 @@ def _fill_blocks(
     log_cut, scale_max, reach = limits
     for b in prange(blocks.shape[0]):
         block, box = blocks[b], bounds[b]
-        low_x, low_y, low_z = np.inf, np.inf, np.inf
-        high_x, high_y, high_z = -np.inf, -np.inf, -np.inf
-        largest = 0.0
         for i in range(size):
             row = rows[b * size + i]
-            seen = b * size + i < n and log_cut <= log_opacities[row] < np.inf
-            if not (seen and _drawable(means, quats, scales, colors, sh, row)):
-                for column in range(16):
-                    block[column * size + i] = 0.0
-                block[12 * size + i] = -np.inf
-                continue
-            x, y, z = means[row, 0], means[row, 1], means[row, 2]
-            block[i], block[size + i], block[2 * size + i] = x, y, z
-            low_x, low_y, low_z = min(low_x, x), min(low_y, y), min(low_z, z)
-            high_x, high_y, high_z = max(high_x, x), max(high_y, y), max(high_z, z)
-            largest = max(largest, _axes(quats, scales, row, scale_max, i, size, block))
-            block[12 * size + i] = log_opacities[row]
-            for channel in range(3):
-                block[(13 + channel) * size + i] = colors[row, channel]
-        if low_x > high_x:  # nothing to see: nowhere
-            box[:3], box[3:6] = 0.0, -1e30
-        else:
-            box[0], box[3] = 0.5 * (low_x + high_x), 0.5 * (high_x - low_x)
-            box[1], box[4] = 0.5 * (low_y + high_y), 0.5 * (high_y - low_y)
-            box[2], box[5] = 0.5 * (low_z + high_z), 0.5 * (high_z - low_z)
+            for axis in range(3):
+                block[u64(axis * size + i)] = means[row, axis]
+                block[u64((7 + axis) * size + i)] = scales[row, axis]
+                block[u64((13 + axis) * size + i)] = colors[row, axis]
+            for axis in range(4):
+                block[u64((3 + axis) * size + i)] = quats[row, axis]
+            spare = b * size + i >= n or not _finite_harmonics(sh, row)
+            block[u64(12 * size + i)] = f32(-np.inf) if spare else log_opacities[row]
+        spans = np.empty(7 * LANES, np.float32)
+        _shape_block(block, size, f32(log_cut), f32(scale_max), spans)
+        largest = 0.0
+        for axis in range(3):
+            low, high = np.inf, -np.inf
+            for lane in range(LANES):
+                low = min(low, np.float64(spans[2 * axis * LANES + lane]))
+                high = max(high, np.float64(spans[(2 * axis + 1) * LANES + lane]))
+            box[axis], box[3 + axis] = 0.5 * (low + high), 0.5 * (high - low)
+            if low > high:  # nothing to see: nowhere
+                box[axis], box[3 + axis] = 0.0, -1e30
+        for lane in range(LANES):
+            largest = max(largest, np.float64(spans[6 * LANES + lane]))
         box[6] = reach * largest
 
 
-@kernel()
-def _drawable(means, quats, scales, colors, sh, row):
-    """As :attr:`Splats.drawable`, without the opacity: a sum is finite where its terms are."""
-    total, turned = 0.0, False
-    for axis in range(3):
-        total += np.float64(means[row, axis])
-        total += np.float64(scales[row, axis])
-        total += np.float64(colors[row, axis])
-        for k in range(sh.shape[1]):
-            total += np.float64(sh[row, k, axis])
-    for axis in range(4):
-        total += np.float64(quats[row, axis])
-        turned |= quats[row, axis] != 0.0
-    return turned and np.isfinite(total)
+@kernel(fast=True)
+def _finite_harmonics(sh, row):
+    """Whether all coefficients are: a sum in float64 is finite where its terms are."""
+    total = 0.0
+    for k in range(sh.shape[1]):
+        for channel in range(3):
+            total += np.float64(sh[row, k, channel])
+    return np.isfinite(total)
 
 
-@kernel()
-def _axes(quats, scales, row, scale_max, i, size, block):
-    """Rotation matrix times scale, row by row, to columns 3 to 11; returns the largest scale."""
-    w, x = np.float64(quats[row, 0]), np.float64(quats[row, 1])
-    y, z = np.float64(quats[row, 2]), np.float64(quats[row, 3])
-    two = 2.0 / (w * w + x * x + y * y + z * z)  # float32 squared stays within float64
-    a = min(max(np.float64(scales[row, 0]), -scale_max), scale_max)
-    b = min(max(np.float64(scales[row, 1]), -scale_max), scale_max)
-    c = min(max(np.float64(scales[row, 2]), -scale_max), scale_max)
-    block[3 * size + i] = a * (1.0 - two * (y * y + z * z))
-    block[4 * size + i] = b * two * (x * y - w * z)
-    block[5 * size + i] = c * two * (x * z + w * y)
-    block[6 * size + i] = a * two * (x * y + w * z)
-    block[7 * size + i] = b * (1.0 - two * (x * x + z * z))
-    block[8 * size + i] = c * two * (y * z - w * x)
-    block[9 * size + i] = a * two * (x * z - w * y)
-    block[10 * size + i] = b * two * (y * z + w * x)
-    block[11 * size + i] = c * (1.0 - two * (x * x + y * y))
-    return max(max(abs(a), abs(b)), abs(c))
+@kernel(fast=True)
+def _shape_block(block, size, log_cut, scale_max, spans):
+    """Replace quaternions and scales, columns 3 to 9, by axes, and empty what cannot be drawn.
+
+    What :attr:`Splats.drawable` leaves out becomes 0, with a log opacity of -inf. ``spans`` gets
+    the least and the greatest x, y and z and the largest scale, lane by lane.
+    """
+    zero, one, two, none = f32(0.0), f32(1.0), f32(2.0), f32(np.inf)
+    low_x = low_y = low_z = spread(none)
+    high_x = high_y = high_z = spread(-none)
+    largest = spread(zero)
+    for start in range(0, size, LANES):
+        i, pitch = u64(start), u64(size)
+        x, y, z = load(block, i), load(block, i + pitch), load(block, i + u64(2) * pitch)
+        qw, qx = load(block, i + u64(3) * pitch), load(block, i + u64(4) * pitch)
+        qy, qz = load(block, i + u64(5) * pitch), load(block, i + u64(6) * pitch)
+        a, c = load(block, i + u64(7) * pitch), load(block, i + u64(9) * pitch)
+        b = load(block, i + u64(8) * pitch)
+        red, green = load(block, i + u64(13) * pitch), load(block, i + u64(14) * pitch)
+        blue, log_opacity = load(block, i + u64(15) * pitch), load(block, i + u64(12) * pitch)
+        # 0 times a number is 0, unless it is infinite or NaN
+        nothing = zero * x + zero * y + zero * z + zero * a + zero * b + zero * c
+        nothing += zero * red + zero * green + zero * blue
+        nothing += zero * qw + zero * qx + zero * qy + zero * qz
+        longest = larger(larger(absolute(qw), absolute(qx)), larger(absolute(qy), absolute(qz)))
+        drawn = both(both(nothing >= zero, longest > zero), log_opacity >= log_cut)
+        drawn = both(drawn, log_opacity < none)
+        longest = select(drawn, longest, one)
+        qw, qx, qy, qz = qw / longest, qx / longest, qy / longest, qz / longest  # squares overflow
+        double = two / (fma(qw, qw, qx * qx) + fma(qy, qy, qz * qz))
+        a = larger(smaller(a, scale_max), -scale_max)
+        b = larger(smaller(b, scale_max), -scale_max)
+        c = larger(smaller(c, scale_max), -scale_max)
+        axes = (
+            a * (one - double * fma(qy, qy, qz * qz)),
+            b * double * (qx * qy - qw * qz),
+            c * double * fma(qx, qz, qw * qy),
+            a * double * fma(qx, qy, qw * qz),
+            b * (one - double * fma(qx, qx, qz * qz)),
+            c * double * (qy * qz - qw * qx),
+            a * double * (qx * qz - qw * qy),
+            b * double * fma(qy, qz, qw * qx),
+            c * (one - double * fma(qx, qx, qy * qy)),
+        )
+        for column in range(9):
+            store(block, i + u64(3 + column) * pitch, select(drawn, axes[column], zero))
+        kept = x, y, z
+        for column in range(3):
+            store(block, i + u64(column) * pitch, select(drawn, kept[column], zero))
+        seen = red, green, blue
+        for column in range(3):
+            store(block, i + u64(13 + column) * pitch, select(drawn, seen[column], zero))
+        store(block, i + u64(12) * pitch, select(drawn, log_opacity, -none))
+        low_x, high_x = (
+            smaller(low_x, select(drawn, x, none)),
+            larger(high_x, select(drawn, x, -none)),
+        )
+        low_y, high_y = (
+            smaller(low_y, select(drawn, y, none)),
+            larger(high_y, select(drawn, y, -none)),
+        )
+        low_z, high_z = (
+            smaller(low_z, select(drawn, z, none)),
+            larger(high_z, select(drawn, z, -none)),
+        )
+        scale = larger(larger(absolute(a), absolute(b)), absolute(c))
+        largest = larger(largest, select(drawn, scale, zero))
+    found = low_x, high_x, low_y, high_y, low_z, high_z, largest
+    for line in range(7):
+        store(spans, u64(line * LANES), found[line])

@@ -12,7 +12,19 @@ import numpy as np
 from numba import prange
 
 from renderers.kernels import kernel
-from renderers.simd import absolute, both, fma, larger, load, root, select, smaller, store, total
+from renderers.simd import (
+    absolute,
+    both,
+    fma,
+    larger,
+    load,
+    root,
+    select,
+    smaller,
+    spread,
+    store,
+    total,
+)
 
 f32 = np.float32
 u64 = np.uint64
@@ -24,16 +36,18 @@ SUMS = 10
 MEAN, QUAT, SCALE, SHAPE, PULL, OPACITY = 0, 3, 7, 10, 13, 23
 LINES = 24
 """Lines of the table: inputs mean (3), quaternion (4), scale (3), the record's sharp, shear and
-fade, SUMS gradients, opacity. Gradients of mean, quaternion, scale and opacity replace these."""
+fade, its SUMS, opacity. The moments among the sums turn into gradients of x, y, sharp, shear, fade
+and log opacity, and gradients of mean, quaternion, scale and opacity replace these."""
 POSE = 12
 """Gradients of the pose: 9 of the rotation, row by row, and 3 of the translation."""
 HALF_LOG2E = f32(0.5 * math.log2(math.e))
 HALF_OVER_LN2 = f32(0.5 / math.log(2.0))
+LN2 = f32(math.log(2.0))
 
 
 @kernel(parallel=True, fast=True)
 def gather(firsts, by_tile, sums):
-    """Add up each record's gradients over its tiles, in order.
+    """Add up each record's sums over its tiles, in order.
 
     Args:
         firsts: (r + 1,) as bin.TileLists has them.
@@ -41,11 +55,12 @@ def gather(firsts, by_tile, sums):
         sums: (r, SUMS), written.
     """
     for i in prange(sums.shape[0]):
-        for j in range(SUMS):
-            sums[i, j] = f32(0.0)
+        eight, ninth, tenth = spread(f32(0.0)), f32(0.0), f32(0.0)
         for home in range(firsts[i], firsts[i + 1]):
-            for j in range(SUMS):
-                sums[i, j] += by_tile[home, j]
+            eight += load(by_tile[home], u64(0))
+            ninth, tenth = ninth + by_tile[home, 8], tenth + by_tile[home, 9]
+        store(sums[i], u64(0), eight)
+        sums[i, 8], sums[i, 9] = ninth, tenth
 
 
 @kernel(parallel=True, fast=True)
@@ -74,7 +89,7 @@ def project_back(
     Args:
         records: project.RECORD each.
         shown: (m,) records that gradients are for.
-        sums: (r, SUMS) gradients of the records.
+        sums: (r, SUMS) as :func:`gather` writes them.
         means: (n, 3), metres; likewise quats (n, 4) wxyz, scales (n, 3) and opacities (n,).
         quats: See means.
         scales: See means.
@@ -103,6 +118,7 @@ def project_back(
                 if lane >= count:
                     for line in range(PULL, PULL + SUMS):
                         table[line * LANES + lane] = f32(0.0)
+            _weigh_moments(table)
             _derive(table, pose, lens, eps2d, fading, scale_max, grad_pose[group])
             for lane in range(count):
                 i = shown[first + lane]
@@ -131,6 +147,22 @@ def _lay_out(record, sums, means, quats, scales, opacities, table, lane):
     for line in range(SUMS):
         table[(PULL + line) * LANES + lane] = sums[line]
     table[OPACITY * LANES + lane] = opacities[row]
+
+
+@kernel(fast=True)
+def _weigh_moments(table):
+    """Moments of the gain, which is the gradient of ln alpha, to gradients of the record.
+
+    log2 alpha = log_opacity - fade v^2 - sharp u^2, where u = column - x - shear v, v = row - y.
+    """
+    sharp, shear, fade = _three(table, SHAPE)
+    m, mu, mv = _three(table, PULL)
+    muu, muv, mvv = _three(table, PULL + 3)
+    steep, sloping = f32(2.0) * LN2 * sharp, f32(2.0) * LN2 * fade
+    _write_three(
+        table, PULL, (steep * mu, sloping * mv - steep * shear * mu, f32(-1.0) * LN2 * muu)
+    )
+    _write_three(table, PULL + 3, (steep * muv, f32(-1.0) * LN2 * mvv, LN2 * m))
 
 
 @kernel(fast=True)

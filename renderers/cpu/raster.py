@@ -1,8 +1,8 @@
 """Tile lists to pixels: front-to-back blending (Kerbl et al. 2023, eq. 3).
 
 The pixels of a tile live in one small array, row by row and in a row channel by channel, so that
-eight neighbours are one vector. A splat touches only the rows and halves of rows that its box
-meets. raster_back.py goes the same way again for gradients.
+eight neighbours are one vector. A splat touches only the halves of rows that its box meets and
+that are not finished. raster_back.py goes the same way again for gradients.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from renderers.simd import (
     both,
     count_up,
     exp2,
+    fetch,
     fma,
     load,
+    most,
     select,
     smaller,
     spread,
@@ -32,29 +34,33 @@ TILE = 16
 LANES = 8
 """Pixels per vector."""
 BATCH = 32
-"""Splats fetched at once, and drawn between two looks at which rows are finished."""
-CHANNELS = 7
-"""Per pixel: transmittance (negative once finished), red, green, blue, depth; and for gradients
-which member of the tile's list was the last to add to it, and the opacity added up."""
+"""Splats drawn between two looks at what is finished."""
+AHEAD = 6
+"""Splats by which memory is asked in advance."""
+LEFT, RIGHT = 1, 2
+"""Halves of a row, as bits."""
+CHANNELS = 10
+"""Per pixel: transmittance (negative once finished), red, green, blue, depth; for gradients which
+member of the tile's list was the last to add to it, and the opacity added up; and for details
+median depth, greatest weight, and which member's it is."""
 ROW = CHANNELS * TILE
 """Floats per row of a tile."""
-FRONT_ROW = 4 * TILE
-"""Likewise for details: transmittance, median depth, greatest weight, its place in the list."""
 
 
 @kernel(parallel=True, fast=True)
 def rasterise(
-    records, batches, starts, members, tiles_x, limits, background, rgb, alpha, depth, traces
+    records, starts, members, tiles_x, threads, limits, background, rgb, alpha, depth, traces, front
 ):
     """Draw every tile.
 
     Args:
         records: project.RECORD each.
-        batches: (threads, BATCH) of the same, overwritten.
         starts: (t + 1,) as bin.TileLists has them.
         members: (k,) likewise.
         tiles_x: Tiles per row of the image.
-        limits: (log2 of the alpha cut, alpha max, transmittance stop, least alpha with a depth).
+        threads: Shares of the work.
+        limits: (log2 of the alpha cut, alpha max, transmittance stop, least alpha with a depth,
+            transmittance that the median splat is the first to reach).
         background: (3,) sRGB.
         rgb: (h, w, 3), written.
         alpha: (h, w), written.
@@ -62,84 +68,83 @@ def rasterise(
         traces: (3, h, w), written, or None: transmittance; the place in its tile's list of the
             last splat that added to it, -1 where there is none; and the opacity, added up, which
             keeps its digits where it is faint and 1 less the transmittance does not.
+        front: For :class:`renderers.base.Details`, or None: median depth, ids (int64) and weights,
+            each (h, w), written.
     """
     height, width = alpha.shape
-    threads = batches.shape[0]
     for share in prange(threads):
         pixels = np.empty(TILE * ROW, np.float32)
-        active = np.empty(TILE, np.bool_)
+        active = np.empty(TILE, np.int64)
         for tile in range(share, starts.size - 1, threads):
             top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
-            _clear(pixels, ROW, active, height - top, width - left)
+            _clear(pixels, active, height - top, width - left)
             splats = members[starts[tile] : starts[tile + 1]]
-            _blend_tile(records, splats, top, left, limits, pixels, active, batches[share], traces)
+            _blend_tile(records, splats, top, left, limits, pixels, active, traces, front)
             _store(pixels, top, left, limits, background, rgb, alpha, depth)
             if traces is not None:
                 _store_traces(pixels, top, left, traces)
+            if front is not None:
+                _store_front(records, splats, pixels, top, left, limits, front)
 
 
 @kernel(fast=True)
-def _clear(pixels, stride, active, rows, columns):
-    """An empty tile, of ``stride`` floats per row. What lies outside the image is finished."""
+def _clear(pixels, active, rows, columns):
+    """An empty tile. What lies outside the image is finished."""
     pixels[:] = f32(0.0)
     for row in range(TILE):
-        active[row] = row < rows
+        active[row] = LEFT | RIGHT if row < rows else 0
         for column in range(TILE):
             inside = row < rows and column < columns
-            pixels[u64(row * stride + column)] = f32(1.0) if inside else f32(-1.0)
+            pixels[u64(row * ROW + column)] = f32(1.0) if inside else f32(-1.0)
 
 
 @kernel(fast=True)
-def _blend_tile(records, splats, top, left, limits, pixels, active, batch, traces):
+def _blend_tile(records, splats, top, left, limits, pixels, active, traces, front):
     """Blend the splats of one tile, nearest first, until every pixel is finished."""
-    for start in range(0, splats.size, BATCH):
-        if start and not _any_active(pixels, ROW, active):
+    for k in range(splats.size):
+        if k % BATCH == 0 and not _any_active(pixels, active):
             break
-        count = min(BATCH, splats.size - start)
-        for k in range(count):  # together, so that the processor waits for memory only once
-            batch[k] = records[splats[start + k]]
-        for k in range(count):
-            if traces is None:
-                _blend_splat(batch[k], None, top, left, limits, pixels, active)
-            else:
-                _blend_splat(batch[k], f32(start + k), top, left, limits, pixels, active)
+        fetch(records, u64(splats[min(k + AHEAD, splats.size - 1)]))
+        place = None if traces is None else f32(k)
+        view = None if front is None else f32(k)
+        _blend_splat(records[splats[k]], place, view, top, left, limits, pixels, active)
 
 
 @kernel(fast=True)
-def _blend_splat(splat, place, top, left, limits, pixels, active):
-    """Blend one splat into the rows and halves of rows that its box meets."""
-    x, y, low, high, begin, end = _span(splat, top, left)
+def _blend_splat(splat, place, view, top, left, limits, pixels, active):
+    """Blend one splat into the halves of rows that its box meets."""
+    x, y, low, high, halves = _span(splat, top, left)
     log_opacity, fade, shear, sharp = splat.log_opacity, splat.fade, splat.shear, splat.sharp
     paint = spread(splat.red), spread(splat.green), spread(splat.blue), spread(splat.depth)
-    across = count_up() - (x - f32(begin))
-    both_halves = end - begin > LANES
+    across_left, across_right = count_up() - x, count_up() - (x - f32(LANES))
     for row in range(low, high + 1):
-        if active[row]:
-            v = f32(row) - y
-            u = across - shear * v
-            peak = log_opacity - fade * v * v
-            i = u64(row * ROW + begin)
-            _blend(peak - sharp * u * u, paint, place, limits, pixels, i)
-            if both_halves:
-                u = u + f32(LANES)
-                _blend(peak - sharp * u * u, paint, place, limits, pixels, i + u64(LANES))
+        at = active[u64(row)] & halves
+        v = f32(row) - y
+        peak = log_opacity - fade * v * v
+        i = u64(row * ROW)
+        if at & LEFT:
+            u = across_left - shear * v
+            _blend(peak - sharp * u * u, paint, place, view, limits, pixels, i)
+        if at & RIGHT:
+            u = across_right - shear * v
+            _blend(peak - sharp * u * u, paint, place, view, limits, pixels, i + u64(LANES))
 
 
 @kernel(fast=True)
 def _span(splat, top, left):
-    """Centre from the tile's first pixel; first and last row; first column and end."""
+    """Centre from the tile's first pixel; first and last row; halves of rows."""
     x, y = splat.x - (f32(left) + f32(0.5)), splat.y - (f32(top) + f32(0.5))
     low = np.int64(max(np.ceil(y - splat.reach_y), f32(0.0)))
     high = np.int64(min(np.floor(y + splat.reach_y), f32(TILE - 1)))
-    begin = 0 if x - splat.reach_x <= f32(LANES - 1) else LANES
-    end = TILE if x + splat.reach_x >= f32(LANES) else LANES
-    return x, y, low, high, begin, end
+    halves = LEFT if x - splat.reach_x <= f32(LANES - 1) else 0
+    halves |= RIGHT if x + splat.reach_x >= f32(LANES) else 0
+    return x, y, low, high, halves
 
 
 @kernel(fast=True)
-def _blend(log_alpha, paint, place, limits, pixels, i):
+def _blend(log_alpha, paint, place, view, limits, pixels, i):
     """Blend one splat into eight pixels: transmittances at ``i``, the channels TILE apart."""
-    log_cut, alpha_max, stop = limits[0], limits[1], limits[2]
+    log_cut, alpha_max, stop, half = limits[0], limits[1], limits[2], limits[4]
     red, green, blue, depth = paint
     before = load(pixels, i)
     weight = before * smaller(exp2(log_alpha), alpha_max)
@@ -148,19 +153,29 @@ def _blend(log_alpha, paint, place, limits, pixels, i):
     going_on = after > stop  # false for good once the sign has turned
     weight = select(going_on, weight, f32(0.0))
     store(pixels, i, select(going_on, after, f32(0.0) - absolute(before)))
-    i += u64(TILE)
-    store(pixels, i, fma(weight, red, load(pixels, i)))
-    i += u64(TILE)
-    store(pixels, i, fma(weight, green, load(pixels, i)))
-    i += u64(TILE)
-    store(pixels, i, fma(weight, blue, load(pixels, i)))
-    i += u64(TILE)
-    store(pixels, i, fma(weight, depth, load(pixels, i)))
+    j = i + u64(TILE)
+    store(pixels, j, fma(weight, red, load(pixels, j)))
+    j = i + u64(2 * TILE)
+    store(pixels, j, fma(weight, green, load(pixels, j)))
+    j = i + u64(3 * TILE)
+    store(pixels, j, fma(weight, blue, load(pixels, j)))
+    j = i + u64(4 * TILE)
+    store(pixels, j, fma(weight, depth, load(pixels, j)))
     if place is not None:
-        i += u64(TILE)
-        store(pixels, i, select(weight > f32(0.0), place, load(pixels, i)))
-        i += u64(TILE)
-        store(pixels, i, load(pixels, i) + weight)
+        j = i + u64(5 * TILE)
+        store(pixels, j, most(load(pixels, j), select(weight > f32(0.0), place, f32(0.0))))
+        j = i + u64(6 * TILE)
+        store(pixels, j, load(pixels, j) + weight)
+    if view is not None:
+        j = i + u64(7 * TILE)
+        crossing = both(both(before > half, after <= half), going_on)
+        store(pixels, j, most(load(pixels, j), select(crossing, depth, f32(0.0))))
+        j = i + u64(8 * TILE)
+        best = load(pixels, j)
+        heavier = weight > best
+        store(pixels, j, most(best, weight))
+        j = i + u64(9 * TILE)
+        store(pixels, j, most(load(pixels, j), select(heavier, view, f32(0.0))))
 
 
 @kernel(fast=True)
@@ -178,17 +193,17 @@ def _store_traces(pixels, top, left, traces):
 
 
 @kernel(fast=True)
-def _any_active(pixels, stride, active):
-    """Update which rows still have an unfinished pixel; return whether any has."""
-    remaining = False
+def _any_active(pixels, active):
+    """Update which halves of rows still have an unfinished pixel; return whether any has."""
+    remaining = 0
     for row in range(TILE):
         if active[row]:
-            i = u64(row * stride)
-            going_on = any_lane(load(pixels, i) > f32(0.0))
-            going_on |= any_lane(load(pixels, i + u64(LANES)) > f32(0.0))
-            active[row] = going_on
-            remaining |= going_on
-    return remaining
+            i = u64(row * ROW)
+            at = LEFT if any_lane(load(pixels, i) > f32(0.0)) else 0
+            at |= RIGHT if any_lane(load(pixels, i + u64(LANES)) > f32(0.0)) else 0
+            active[row] = at
+            remaining |= at
+    return remaining != 0
 
 
 @kernel(fast=True)
@@ -211,77 +226,18 @@ def _store(pixels, top, left, limits, background, rgb, alpha, depth):
             rgb[y, x, 2] = line[i + u64(3 * TILE)] + clear * blue
 
 
-@kernel(parallel=True, fast=True)
-def find_front(records, starts, members, tiles_x, threads, limits, half, median, ids, weights):
-    """Go through the tiles as :func:`rasterise` does, for :class:`renderers.base.Details`.
-
-    Args:
-        records: project.RECORD each.
-        starts: (t + 1,) as bin.TileLists has them.
-        members: (k,) likewise.
-        tiles_x: Tiles per row of the image.
-        threads: Shares of the work.
-        limits: As for :func:`rasterise`.
-        half: Transmittance that the median splat is the first to reach.
-        median: (h, w), written, metres.
-        ids: (h, w) int64, written.
-        weights: (h, w), written.
-    """
-    height, width = median.shape
-    for share in prange(threads):
-        pixels = np.empty(TILE * FRONT_ROW, np.float32)
-        active = np.empty(TILE, np.bool_)
-        for tile in range(share, starts.size - 1, threads):
-            top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
-            _clear(pixels, FRONT_ROW, active, height - top, width - left)
-            splats = members[starts[tile] : starts[tile + 1]]
-            for k in range(splats.size):
-                if k % BATCH == 0 and not _any_active(pixels, FRONT_ROW, active):
-                    break
-                _see_splat(records[splats[k]], f32(k), top, left, limits, half, pixels, active)
-            _store_front(records, splats, pixels, top, left, half, median, ids, weights)
-
-
 @kernel(fast=True)
-def _see_splat(splat, place, top, left, limits, half, pixels, active):
-    """Note where one splat turns out to be the median or the heaviest so far."""
-    log_cut, alpha_max, stop = limits[0], limits[1], limits[2]
-    x, y, low, high, begin, end = _span(splat, top, left)
-    for row in range(low, high + 1):
-        v = f32(row) - y
-        peak = splat.log_opacity - splat.fade * v * v
-        for column in range(begin if active[row] else end, end, LANES):
-            i = u64(row * FRONT_ROW + column)
-            u = count_up() - (x - f32(column)) - splat.shear * v
-            log_alpha = peak - splat.sharp * u * u
-            before = load(pixels, i)
-            weight = before * smaller(exp2(log_alpha), alpha_max)
-            weight = select(log_alpha >= log_cut, weight, f32(0.0))
-            after = before - weight
-            going_on = after > stop
-            store(pixels, i, select(going_on, after, f32(0.0) - absolute(before)))
-            i += u64(TILE)
-            crossing = both(both(before > half, after <= half), going_on)
-            store(pixels, i, select(crossing, splat.depth, load(pixels, i)))
-            i += u64(TILE)
-            best = load(pixels, i)
-            heavier = both(weight > best, going_on)
-            store(pixels, i, select(heavier, weight, best))
-            i += u64(TILE)
-            store(pixels, i, select(heavier, place, load(pixels, i)))
-
-
-@kernel(fast=True)
-def _store_front(records, splats, pixels, top, left, half, median, ids, weights):
-    """Copy a tile to the maps."""
+def _store_front(records, splats, pixels, top, left, limits, front):
+    """Copy a tile to the maps of what is in front."""
+    median, ids, weights = front
     rows, columns = min(TILE, ids.shape[0] - top), min(TILE, ids.shape[1] - left)
     for row in range(rows):
-        line = pixels[row * FRONT_ROW : (row + 1) * FRONT_ROW]
+        line = pixels[row * ROW : (row + 1) * ROW]
         for column in range(columns):
             y, x = top + row, left + column
-            crossed = abs(line[column]) <= half
-            median[y, x] = line[TILE + column] if crossed else f32(np.nan)
-            weights[y, x] = line[2 * TILE + column]
+            crossed = abs(line[column]) <= limits[4]
+            median[y, x] = line[7 * TILE + column] if crossed else f32(np.nan)
+            weights[y, x] = line[8 * TILE + column]
             ids[y, x] = -1
             if weights[y, x] > f32(0.0):
-                ids[y, x] = records[splats[np.int64(line[3 * TILE + column])]].row
+                ids[y, x] = records[splats[np.int64(line[9 * TILE + column])]].row

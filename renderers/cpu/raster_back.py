@@ -17,6 +17,7 @@ from renderers.simd import (
     both,
     count_up,
     exp2,
+    fetch,
     fma,
     load,
     select,
@@ -24,104 +25,133 @@ from renderers.simd import (
     spread,
     store,
     total,
+    totals,
 )
 
 f32 = np.float32
 u64 = np.uint64
 TILE = 16
 LANES = 8
+AHEAD = 6
 """These are raster.py's: kernels read no constant of another file."""
 CHANNELS = 8
 """Per pixel: transmittance behind the splat at hand; the place of the last splat; what lies behind,
 times the gradient; and the gradients of red, green, blue, depth times opacity, and opacity."""
 ROW = CHANNELS * TILE
 SUMS = 10
-"""Gradients per splat: x, y, sharp, shear, fade, log opacity, red, green, blue, depth."""
-LN2 = f32(np.log(2.0))
+"""Per splat: the moments of its gain, which are its sums times 1, u, v, u^2, u v and v^2; and
+gradients of red, green, blue and depth."""
 
 
 @kernel(parallel=True, fast=True)
-def rasterise_back(records, starts, members, homes, tiles_x, threads, limits, traces, pulls, sums):
+def rasterise_back(
+    records, starts, members, homes, tiles_x, threads, limits, background, picture, pulls, sums
+):
     """Gradients of every splat in every tile.
 
     Args:
         records: project.RECORD each.
         starts: (t + 1,) as bin.TileLists has them; likewise ``members`` and ``homes``.
         members: (k,) records.
-        homes: (k,) where the gradient of each member goes.
+        homes: (k,) where the sums of each member go.
         tiles_x: Tiles per row of the image.
         threads: Shares of the work.
-        limits: (log2 of the alpha cut, alpha max, ...).
-        traces: (3, h, w) as raster.rasterise writes them.
-        pulls: (5, h, w) gradient of each pixel's red, green, blue, depth times opacity, opacity.
+        limits: (log2 of the alpha cut, alpha max, transmittance stop, least alpha with a depth).
+        background: (3,) sRGB.
+        picture: What was drawn: traces (3, h, w) as raster.rasterise writes them, alpha (h, w)
+            and depth (h, w).
+        pulls: Gradients of rgb (h, w, 3), alpha (h, w) and depth (h, w).
         sums: (k, SUMS), written.
     """
     for share in prange(threads):
         pixels = np.empty(TILE * ROW, np.float32)
-        lasts = np.empty(TILE, np.float32)
+        lasts = np.empty(2 * TILE, np.float32)
         for tile in range(share, starts.size - 1, threads):
             top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
-            last = _fetch(pixels, lasts, top, left, traces, pulls)
-            for k in range(starts[tile + 1] - 1, starts[tile] - 1, -1):
-                out, place = sums[homes[k]], k - starts[tile]
-                out[:] = f32(0.0)
-                if place <= last:
-                    _pull_splat(
-                        records[members[k]], f32(place), top, left, limits, pixels, lasts, out
-                    )
+            _fetch_tile(pixels, top, left, limits[3], background, picture, pulls)
+            last, first = _find_lasts(pixels, lasts), starts[tile]
+            for k in range(starts[tile + 1] - 1, first - 1, -1):
+                ahead = max(k - AHEAD, first)
+                fetch(records, u64(members[ahead]))
+                out, place = sums[homes[k]], k - first
+                if place > last:
+                    out[:] = f32(0.0)
+                    continue
+                _pull_splat(records[members[k]], f32(place), top, left, limits, pixels, lasts, out)
 
 
 @kernel(fast=True)
-def _fetch(pixels, lasts, top, left, traces, pulls):
-    """A tile when all is drawn. ``lasts`` gets the greatest place per row; returns that of all."""
-    rows, columns = min(TILE, traces.shape[1] - top), min(TILE, traces.shape[2] - left)
-    pixels[:] = f32(0.0)
-    greatest = f32(-1.0)
+def _fetch_tile(pixels, top, left, least_alpha, background, picture, pulls):
+    """A tile when all is drawn, and the gradients of its pixels."""
+    traces, alpha, depth = picture
+    pull_rgb, pull_alpha, pull_depth = pulls
+    rows, columns = min(TILE, alpha.shape[0] - top), min(TILE, alpha.shape[1] - left)
     for row in range(TILE):
-        lasts[row] = f32(-1.0)
         for column in range(TILE):
             i = u64(row * ROW + column)
-            pixels[i + u64(TILE)] = f32(-1.0)
-            if row < rows and column < columns:
-                y, x = u64(top + row), u64(left + column)
-                pixels[i], pixels[i + u64(TILE)] = traces[0, y, x], traces[1, y, x]
-                lasts[row] = max(lasts[row], traces[1, y, x])
-                for channel in range(5):
-                    pixels[i + u64((3 + channel) * TILE)] = pulls[channel, y, x]
-        greatest = max(greatest, lasts[row])
+            if row >= rows or column >= columns:
+                for channel in range(CHANNELS):
+                    pixels[i + u64(channel * TILE)] = f32(-1.0) if channel == 1 else f32(0.0)
+                continue
+            y, x = u64(top + row), u64(left + column)
+            pixels[i], pixels[i + u64(TILE)] = traces[0, y, x], traces[1, y, x]
+            pixels[i + u64(2 * TILE)] = f32(0.0)
+            opacity = pull_alpha[y, x]
+            for channel in range(3):
+                pull = pull_rgb[y, x, channel]
+                pixels[i + u64((3 + channel) * TILE)] = pull
+                opacity -= pull * background[channel]
+            per_alpha = f32(0.0)
+            if alpha[y, x] > least_alpha:  # depth is a sum, divided by the opacity
+                exact = traces[2, y, x]
+                per_alpha = pull_depth[y, x] / exact
+                opacity -= per_alpha * depth[y, x] * (alpha[y, x] / exact)
+            pixels[i + u64(6 * TILE)], pixels[i + u64(7 * TILE)] = per_alpha, opacity
+
+
+@kernel(fast=True)
+def _find_lasts(pixels, lasts):
+    """Write the greatest place of a last splat per half of a row; return that of all."""
+    greatest = f32(-1.0)
+    for row in range(TILE):
+        for half in range(2):
+            lasts[2 * row + half] = f32(-1.0)
+            for lane in range(LANES):
+                place = pixels[u64(row * ROW + TILE + half * LANES + lane)]
+                lasts[2 * row + half] = max(lasts[2 * row + half], place)
+            greatest = max(greatest, lasts[2 * row + half])
     return greatest
 
 
 @kernel(fast=True)
 def _pull_splat(splat, place, top, left, limits, pixels, lasts, out):
-    """Add the gradient of one splat over a tile to ``out``, and move the tile before it."""
+    """Write the sums of one splat over a tile to ``out``, and move the tile before it."""
     x, y = splat.x - (f32(left) + f32(0.5)), splat.y - (f32(top) + f32(0.5))
     low = np.int64(max(np.ceil(y - splat.reach_y), f32(0.0)))
     high = np.int64(min(np.floor(y + splat.reach_y), f32(TILE - 1)))
-    begin = 0 if x - splat.reach_x <= f32(LANES - 1) else LANES
-    end = TILE if x + splat.reach_x >= f32(LANES) else LANES
-    for column in range(begin, end, LANES):
-        _pull_half(splat, place, x - f32(column), y, low, high, limits, pixels, lasts, column, out)
+    first = 0 if x - splat.reach_x <= f32(LANES - 1) else 1
+    end = 2 if x + splat.reach_x >= f32(LANES) else 1
+    zero = spread(f32(0.0))
+    sums = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
+    for half in range(first, end):
+        shifted = x - f32(half * LANES)
+        sums = _pull_half(splat, place, shifted, y, low, high, limits, pixels, lasts, half, sums)
+    store(out, u64(0), totals(*sums[:8]))
+    out[8], out[9] = total(sums[8]), total(sums[9])
 
 
 @kernel(fast=True)
-def _pull_half(splat, place, x, y, low, high, limits, pixels, lasts, column, out):
-    """Eight columns of a tile; ``x`` is counted from the first of them.
-
-    With log2 alpha = log_opacity - fade v^2 - sharp u^2 and u = column - x - shear v, all its
-    derivatives are multiples of the gradient's moments: its sums times 1, u, u^2, u v, v and v^2.
-    """
+def _pull_half(splat, place, x, y, low, high, limits, pixels, lasts, half, sums):
+    """Add eight columns of a tile to ``sums``; ``x`` is counted from the first of them."""
     log_cut, alpha_max = limits[0], limits[1]
     red, green, blue = spread(splat.red), spread(splat.green), spread(splat.blue)
     depth, shear, sharp = spread(splat.depth), spread(splat.shear), spread(splat.sharp)
     across = count_up() - x
-    zero = spread(f32(0.0))
-    m, mu, muu, muv, mv, mvv = zero, zero, zero, zero, zero, zero
-    sum_red, sum_green, sum_blue, sum_depth = zero, zero, zero, zero
+    m, mu, mv, muu, muv, mvv, sum_red, sum_green, sum_blue, sum_depth = sums
     for row in range(low, high + 1):
-        if lasts[row] < place:
+        if lasts[u64(2 * row + half)] < place:
             continue
-        i = u64(row * ROW + column)
+        i = u64(row * ROW + half * LANES)
         v = f32(row) - y
         u = across - shear * v
         log_alpha = (splat.log_opacity - splat.fade * v * v) - sharp * u * u
@@ -146,14 +176,4 @@ def _pull_half(splat, place, x, y, low, high, limits, pixels, lasts, column, out
         muu, muv, mvv = fma(gain_u, u, muu), fma(gain_u, v, muv), fma(gain_v, v, mvv)
         sum_red, sum_green = fma(weight, pull_red, sum_red), fma(weight, pull_green, sum_green)
         sum_blue, sum_depth = fma(weight, pull_blue, sum_blue), fma(weight, pull_depth, sum_depth)
-    steep = f32(2.0) * LN2 * splat.sharp
-    out[0] += steep * total(mu)
-    out[1] += f32(2.0) * LN2 * splat.fade * total(mv) - steep * splat.shear * total(mu)
-    out[2] -= LN2 * total(muu)
-    out[3] += steep * total(muv)
-    out[4] -= LN2 * total(mvv)
-    out[5] += LN2 * total(m)
-    out[6] += total(sum_red)
-    out[7] += total(sum_green)
-    out[8] += total(sum_blue)
-    out[9] += total(sum_depth)
+    return m, mu, mv, muu, muv, mvv, sum_red, sum_green, sum_blue, sum_depth

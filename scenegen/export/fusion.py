@@ -8,9 +8,11 @@ to that plane: exact for flat surfaces, however steep.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -201,10 +203,26 @@ def fuse(
     return _sorted(*_marching_cubes(volume))
 
 
+def open3d() -> Any:
+    """The Open3D library. Imported on first use: that takes two seconds.
+
+    Raises:
+        SceneError: It does not load, for want of a library of the system.
+    """
+    try:
+        return importlib.import_module("open3d")
+    except ImportError as error:
+        raise SceneError(
+            "meshes cannot be made here",
+            why=f"open3d does not load: {error}",
+            fix="install what it lacks (Debian and Ubuntu: apt-get install libusb-1.0-0), or "
+            "export splats: a .ply file",
+        ) from error
+
+
 def _marching_cubes(volume: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Zero level of the distances (Lorensen and Cline 1987), by Open3D's sparse grid."""
-    import open3d as o3d  # two seconds to import
-
+    o3d = open3d()
     kinds = (o3d.core.float32,) * 3
     grid = o3d.t.geometry.VoxelBlockGrid(
         ("tsdf", "weight", "color"), kinds, ((1,), (1,), (3,)),  # pyright: ignore

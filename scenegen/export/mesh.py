@@ -17,7 +17,7 @@ from trimesh.visual import ColorVisuals
 
 from scenegen import __version__
 from scenegen.export.atomic import atomic_write
-from scenegen.export.fusion import fuse, voxel_and_blocks
+from scenegen.export.fusion import fuse, open3d, voxel_and_blocks
 from scenegen.export.sheets import DepthView, Sheet, no_surface, sheets_of
 
 logger = logging.getLogger("scenegen")
@@ -114,8 +114,7 @@ def _clean(
 
 def _simplified(mesh: trimesh.Trimesh, max_triangles: int) -> trimesh.Trimesh:
     """At most ``max_triangles`` triangles (Garland and Heckbert 1997)."""
-    import open3d as o3d
-
+    o3d = open3d()
     full = o3d.geometry.TriangleMesh(
         o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces)
     )

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
         Retrieved,
         Skipped,
     )
+    from scenegen.world.inventory import memory_json, memory_lines
     from scenegen.world.paths import NAMED_PATHS, motion, path_cameras
+    from scenegen.world.recall import Recall
+    from scenegen.world.recall_picture import draw_recall
     from scenegen.world.world import World, open
 
 _HOME = {
@@ -29,9 +32,13 @@ _HOME = {
     "Planned": "scenegen.world.events",
     "Retrieved": "scenegen.world.events",
     "Skipped": "scenegen.world.events",
+    "memory_json": "scenegen.world.inventory",
+    "memory_lines": "scenegen.world.inventory",
     "NAMED_PATHS": "scenegen.world.paths",
     "motion": "scenegen.world.paths",
     "path_cameras": "scenegen.world.paths",
+    "Recall": "scenegen.world.recall",
+    "draw_recall": "scenegen.world.recall_picture",
     "World": "scenegen.world.world",
     "open": "scenegen.world.world",
 }
@@ -42,11 +49,15 @@ __all__ = [
     "Finished",
     "Loaded",
     "Planned",
+    "Recall",
     "Retrieved",
     "Skipped",
     "World",
     "create",
     "create_events",
+    "draw_recall",
+    "memory_json",
+    "memory_lines",
     "motion",
     "open",
     "path_cameras",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -69,11 +68,29 @@ def sky_depth(depth: Float[Tensor, "h w"], sky_radius: float) -> Float[Tensor, "
     return torch.where(depth > SKY_FROM * sky_radius, math.inf, depth)
 
 
-def remembered(memory: ViewMemory, view: Look) -> tuple[tuple[int, ...], float, dict[str, Any]]:
-    """Past views that show the place: their ids best first, their coverage, and the reasons."""
+@dataclass(frozen=True)
+class Choice:
+    """Past views chosen for a step: what the journal keeps of a retrieval."""
+
+    view_ids: tuple[int, ...]
+    """The chosen views, best first."""
+    coverage: float
+    """Share of the view that they have seen."""
+    gains: tuple[float, ...]
+    """Share that each added to those before it."""
+    votes: tuple[float, ...]
+    """Evidence for each on its own."""
+    reasons: dict[int, str]
+    """For every view held: why it was taken or not."""
+
+
+def remembered(memory: ViewMemory, view: Look) -> Choice:
+    """Past views that show the place, best first, and why.
+
+    The evidence counts the whole view, not only its hole: next to nothing is mapped in a hole.
+    """
     hit = memory.retrieve([view.camera], k=RETRIEVED)
-    reasons = {str(view_id): reason for view_id, reason in hit.reasons.items()}
-    return tuple(hit.view_ids), float(hit.coverage), reasons
+    return Choice(hit.view_ids, hit.coverage, hit.gains, hit.votes, hit.reasons)
 
 
 def invent(

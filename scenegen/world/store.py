@@ -1,7 +1,8 @@
 """The world on disk: a SQLite journal and one immutable folder per step.
 
 A step is written beside, fsynced, renamed into place, and only then entered in the database:
-killing the process at any moment loses at most the step in flight.
+killing the process at any moment loses at most the step in flight. Edits of the memory are rows in
+the database. Reading changes nothing, in a folder that may not be written to as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,16 @@ from scenegen.export.atomic import sync_file, sync_folder
 
 logger = logging.getLogger("scenegen")
 
-FORMAT = 1
-"""Version of this layout. Older ones are read, newer ones refused."""
+FORMAT = 2
+"""Version of this layout. Older ones are read, and upgraded when they are written to; newer ones
+are refused."""
 READ_ME = """This folder is a 3D world made from one photograph by scenegen {version}.
 
   scenegen view FOLDER                 walk through it in a browser
   scenegen export FOLDER world.ply     take the splats elsewhere
   scenegen render FOLDER --out film.mp4 --path forward
 
-world.db   the journal: every step, its camera, and how it was made
+world.db   the journal: every step, its camera, how it was made, and what was changed by hand
 steps/     one folder per step: the splats it added and the view it saw
 
 Nothing in here runs code. Moving or copying the whole folder is safe.
@@ -48,6 +51,16 @@ CREATE TABLE steps (
     provenance TEXT NOT NULL, camera TEXT NOT NULL, info TEXT NOT NULL
 );
 """
+"""Format 1."""
+UPGRADES = {
+    2: """
+CREATE TABLE edits (
+    id INTEGER PRIMARY KEY, after INTEGER NOT NULL REFERENCES steps(id),
+    kind TEXT NOT NULL, arguments TEXT NOT NULL, made_at TEXT NOT NULL
+)
+""",
+}
+"""What each later format adds to the one before: one statement."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +77,22 @@ class Step:
     """The view of the step."""
     info: Mapping[str, Any]
     """How it was made: backends, seed, retrieved views, alignment, seconds."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of the memory by hand. See :mod:`scenegen.world.replay`."""
+
+    id: int
+    """Number; edits happened in this order."""
+    after: int
+    """The step that was the last one then."""
+    kind: str
+    """"pin", "unpin", "forget" or "erase"."""
+    arguments: Mapping[str, Any]
+    """{"view": id}, or {"box": [[x0, y0, z0], [x1, y1, z1]]} in metres."""
+    made_at: str
+    """When: UTC, ISO 8601."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +127,9 @@ class Store:
             (folder / "steps").mkdir(parents=True, exist_ok=True)
             (folder / "README.txt").write_text(READ_ME.format(version=__version__))
             store = cls(folder, _connect(folder / "world.db"))
-            with store._db:
-                store._db.executescript(SCHEMA)
-            store.set_meta({"format": FORMAT, "made_by": __version__, **meta})
+            store._db.execute("PRAGMA journal_mode = WAL")  # the file remembers
+            store._db.executescript(SCHEMA)
+            store.set_meta(meta)
         return store
 
     @classmethod
@@ -118,7 +147,7 @@ class Store:
             )
         with _explained(folder):
             store = cls(folder, _connect(folder / "world.db"))
-            version = int(store.meta().get("format", 0))
+            version = store._format()
         if version > FORMAT:
             made_by = store.meta().get("made_by", "a later release")
             raise SceneError(
@@ -139,9 +168,8 @@ class Store:
 
     def set_meta(self, values: Mapping[str, Any]) -> None:
         """Set some settings, in one transaction."""
-        rows = [(key, json.dumps(value)) for key, value in values.items()]
-        with _explained(self.folder), self._db:
-            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+        with _explained(self.folder), self._writing():
+            self._put_meta(values)
 
     def steps(self) -> tuple[Step, ...]:
         """All committed steps, in order."""
@@ -174,13 +202,47 @@ class Store:
                 sync_folder(final.parent)
                 row = (step.id, step.parent, step.provenance)
                 text = (camera_to_json(step.camera), json.dumps(dict(step.info)))
-                with self._db:
+                with self._writing():
                     self._db.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?)", row + text)
             except BaseException:
                 shutil.rmtree(beside, ignore_errors=True)
                 if not self._has(step.id):
                     shutil.rmtree(final, ignore_errors=True)
                 raise
+
+    def edits(self) -> tuple[Edit, ...]:
+        """All edits of the memory, in order.
+
+        Raises:
+            SceneError: They cannot be read.
+        """
+        if self._format() < 2:
+            return ()
+        query = "SELECT id, after, kind, arguments, made_at FROM edits ORDER BY id"
+        with _explained(self.folder):
+            return tuple(
+                Edit(number, after, kind, json.loads(arguments), made_at)
+                for number, after, kind, arguments, made_at in self._db.execute(query)
+            )
+
+    def record(self, after: int, kind: str, arguments: Mapping[str, Any]) -> Edit:
+        """Write one edit for good, in one transaction.
+
+        Args:
+            after: The last step there is.
+            kind: As in :class:`Edit`, like ``arguments``.
+            arguments: Plain values that JSON holds.
+
+        Raises:
+            SceneError: The disk is full or read-only; the world stays as it was.
+        """
+        made_at = datetime.now(UTC).isoformat(timespec="seconds")
+        with _explained(self.folder), self._writing():
+            row = (after, kind, json.dumps(arguments), made_at)
+            into = "INSERT INTO edits (after, kind, arguments, made_at) VALUES (?, ?, ?, ?)"
+            number = self._db.execute(into, row).lastrowid
+        assert number is not None
+        return Edit(number, after, kind, arguments, made_at)
 
     def load(self, step: int) -> StepData:
         """Read what one step added.
@@ -205,6 +267,25 @@ class Store:
                 fix="restore the folder steps/ from a copy, or make the world again",
             ) from error
         return data
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction, which also brings an older world up to this format."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            version = self._format()
+            for later in range(max(version, 1) + 1, FORMAT + 1):
+                self._db.execute(UPGRADES[later])
+            if version < FORMAT:
+                self._put_meta({"format": FORMAT, "made_by": __version__})
+            yield
+
+    def _put_meta(self, values: Mapping[str, Any]) -> None:
+        rows = [(key, json.dumps(value)) for key, value in values.items()]
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+
+    def _format(self) -> int:
+        return int(self.meta().get("format", 0))
 
     def _step_folder(self, step: int) -> Path:
         return self.folder / "steps" / f"{step:04d}"
@@ -283,8 +364,15 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
+    """Open the database of a world.
+
+    SQLite reads through files that it makes beside the database. Where it may make none, it reads
+    without, once told that nobody writes: that is so while no log of a writer lies there.
+    """
+    writable = os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+    sealed = not writable and not path.with_name(f"{path.name}-wal").exists()
+    address = path.absolute().as_uri() + ("?immutable=1" if sealed else "")
+    connection = sqlite3.connect(address, uri=True, check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     return connection
 
@@ -294,7 +382,7 @@ def _explained(folder: Path) -> Iterator[None]:
     """Turn errors of the disk and of the database into ones that a user can act on."""
     try:
         yield
-    except (OSError, sqlite3.Error, SafetensorError) as error:
+    except (OSError, sqlite3.Error, SafetensorError, json.JSONDecodeError) as error:
         raise SceneError(
             f"cannot read or write the world {folder}",
             why=f"{error}".splitlines()[0],

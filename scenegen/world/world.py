@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from renderers import Camera, Render, Renderer, SceneError, Splats, choose, join, make_renderer
 from renderers.base import RENDERERS
 from scenegen.geometry import DEPTH_BACKENDS
 from scenegen.outpaint import OUTPAINTERS
 from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
-from scenegen.world.grow import MIN_HOLE, invent, look, remembered, sky_depth
+from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
 from scenegen.world.paths import path_cameras
-from scenegen.world.store import Step, StepData, Store, camera_from_json, camera_to_json
-from spatial_memory import MemoryConfig, ViewMemory
+from scenegen.world.recall import Recall, as_info, from_info, recall
+from scenegen.world.replay import check, check_box, in_box, replay, surfaces
+from scenegen.world.store import Edit, Step, StepData, Store, camera_from_json, camera_to_json
+from spatial_memory import ViewMemory
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What :meth:`World.erase` took away."""
+
+    splats: int
+    surfels: int
 
 
 class World:
@@ -26,13 +41,8 @@ class World:
         self._store = store
         self._meta = store.meta()
         self._renderer: Renderer = make_renderer(renderer)
-        self._chunks: list[Splats] = []
+        self._state = replay(store)
         self._joined: Splats | None = None
-        self._steps: list[Step] = []
-        self.memory = ViewMemory(MemoryConfig())
-        """Geometry and past views: a function of the steps, rebuilt when the world is opened."""
-        for step in store.steps():
-            self._take(step, store.load(step.id))
 
     @property
     def folder(self) -> Path:
@@ -40,26 +50,40 @@ class World:
         return self._store.folder
 
     @property
+    def memory(self) -> ViewMemory:
+        """Geometry and past views.
+
+        To change them use :meth:`pin`, :meth:`forget` and :meth:`erase` of the world: what is done
+        to the memory itself is lost when the world is closed.
+        """
+        return self._state.memory
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """The journal, first step first."""
-        return tuple(self._steps)
+        return tuple(self._state.steps)
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What was pinned, forgotten and erased, in order."""
+        return tuple(self._state.edits)
 
     @property
     def chunks(self) -> tuple[Splats, ...]:
-        """The splats that each step added, in the order of ``steps``."""
-        return tuple(self._chunks)
+        """The splats that each step added and nobody erased, in the order of ``steps``."""
+        return tuple(self._state.chunks)
 
     @property
     def splats(self) -> Splats:
         """All splats of the world."""
         if self._joined is None:
-            self._joined = join(self._chunks)
+            self._joined = join(self._state.chunks)
         return self._joined
 
     @property
     def camera0(self) -> Camera:
         """The photograph's own camera: the origin, level, looking along +z."""
-        return self._steps[0].camera
+        return self._state.steps[0].camera
 
     @property
     def walker(self) -> Camera:
@@ -116,10 +140,86 @@ class World:
         """
         from scenegen.export import DepthView, export_file, mesh_from_depth
 
-        views = [self.memory.views[view_id] for view_id in range(len(self._steps))]
-        seen = [DepthView(view.rgb, view.depth, view.camera, view.known) for view in views]
-        export_file(path, splats=self.splats, mesh=lambda: mesh_from_depth(seen), format=format)
+        def mesh() -> Trimesh:
+            return mesh_from_depth(
+                [DepthView(*seen) for seen in surfaces(self._store, self._state)]
+            )
+
+        export_file(path, splats=self.splats, mesh=mesh, format=format)
         return Path(path)
+
+    def pin(self, view_id: int, pinned: bool = True) -> None:
+        """Have this view taken first whenever the memory is asked, and never forgotten; or not.
+
+        Args:
+            view_id: The number of its step.
+            pinned: False takes the pin out.
+
+        Raises:
+            SceneError: There is no such view, or the world cannot be written.
+        """
+        _ = self.memory.views[view_id]
+        if (view_id in self.memory.pinned) != pinned:
+            self._edit("pin" if pinned else "unpin", {"view": int(view_id)})
+
+    def forget(self, view_id: int) -> None:
+        """Drop a view from the memory. Its splats stay: what was grown from it is still there.
+
+        Args:
+            view_id: The number of its step.
+
+        Raises:
+            SceneError: There is no such view, it is pinned or the photograph, or the world cannot
+                be written.
+        """
+        self._edit("forget", {"view": int(view_id)})
+
+    def erase(self, box: Sequence[Sequence[float]]) -> Erased:
+        """Take a place out of the world and of its memory, so that it can be grown anew.
+
+        Args:
+            box: Smallest and largest corner in the world, in metres.
+
+        Returns:
+            What was erased: the splats and the surfels whose centres were in the box.
+
+        Raises:
+            SceneError: It is not a box, nothing is in it, or the world cannot be written.
+        """
+        corners = [[float(value) for value in corner] for corner in box]
+        check_box(corners)
+        count = len(self.splats), len(self.memory.surfels)
+        points = torch.from_numpy(self.memory.surfels.points)
+        if not (in_box(self.splats.means, corners).any() or in_box(points, corners).any()):
+            raise SceneError(
+                "nothing was erased",
+                why=f"there is neither a splat nor a surfel in the box {corners}",
+                fix="give a box around something: x is right, y down, z forward, in metres from "
+                "where the photograph was taken",
+            )
+        self._edit("erase", {"box": corners})
+        return Erased(count[0] - len(self.splats), count[1] - len(self.memory.surfels))
+
+    def recall(self, camera: Camera) -> Recall:
+        """What the memory says about a view: what a growth step there would be given, and why."""
+        return recall(self._look(camera, self.splats), self.memory)
+
+    def recall_step(self, step: int) -> Recall:
+        """What was chosen for a step, with the world and its memory as they were right before.
+
+        Raises:
+            SceneError: There is no such step, or nothing was chosen for it: it is the photograph.
+        """
+        if not 0 < step < len(self.steps):
+            last = len(self.steps) - 1
+            raise SceneError(
+                f"nothing was remembered for step {step}",
+                why="step 0 is the photograph" if step == 0 else f"the last step is {last}",
+                fix=f"choose a step from 1 to {last}" if last else "grow the world first",
+            )
+        made, then = self.steps[step], replay(self._store, before=step)
+        choice = from_info(made.info["retrieved"])
+        return recall(self._look(made.camera, join(then.chunks)), then.memory, choice, step)
 
     def close(self) -> None:
         """Close the journal. The world can be opened again."""
@@ -127,20 +227,22 @@ class World:
 
     def commit(self, camera: Camera, data: StepData, provenance: str, info: dict[str, Any]) -> Step:
         """Add a step to the journal, the splats and the memory. For the loop's own use."""
-        parent = self._steps[-1].id if self._steps else None
+        parent = self.steps[-1].id if self.steps else None
         number = 0 if parent is None else parent + 1
         step = Step(number, parent, provenance, camera, info)
         self._store.commit(step, data)
-        self._take(step, data)
+        self._state.take(step, data)
+        self._joined = None
         return step
 
-    def _take(self, step: Step, data: StepData) -> None:
-        self.memory.write(
-            data.rgb, data.depth, step.camera, provenance=step.provenance, known=data.known
-        )
-        self._steps.append(step)
-        self._chunks.append(data.splats)
+    def _edit(self, kind: str, arguments: dict[str, Any]) -> None:
+        """Check, record, then apply: killed in between, the next `open` applies it."""
+        check(self._state, kind, arguments)
+        self._state.apply(self._store.record(self.steps[-1].id, kind, arguments))
         self._joined = None
+
+    def _look(self, camera: Camera, splats: Splats) -> Look:
+        return look(self._renderer.render(splats, camera), camera, self.sky_radius)
 
     def _stand_at(self, camera: Camera) -> None:
         self._store.set_meta({"walker": camera_to_json(camera)})
@@ -154,7 +256,7 @@ class World:
         painter = choose("outpaint", OUTPAINTERS, self._meta["outpaint"])[0]
         for camera in cameras:
             begun = time.monotonic()
-            view = look(self._renderer.render(self.splats, camera), camera, self.sky_radius)
+            view = self._look(camera, self.splats)
             if view.hole_share < MIN_HOLE:
                 yield Skipped(camera, view.hole_share)
                 continue
@@ -164,13 +266,13 @@ class World:
                     why="it does not overlap the world, so there is nothing to continue from",
                     fix="take a path with smaller steps or turns",
                 )
-            view_ids, coverage, reasons = remembered(self.memory, view)
-            yield Retrieved(view_ids, coverage)
-            seed = int(self._meta["seed"]) * 100_003 + len(self._steps)
+            choice = remembered(self.memory, view)
+            yield Retrieved(choice.view_ids, choice.coverage)
+            seed = int(self._meta["seed"]) * 100_003 + len(self.steps)
             data, fit = invent(
                 view,
                 self.memory,
-                view_ids,
+                choice.view_ids,
                 depth_backend=depth,
                 outpaint_backend=painter,
                 seed=seed,
@@ -182,13 +284,13 @@ class World:
                 "outpaint": painter,
                 "seed": seed,
                 "hole_share": view.hole_share,
-                "retrieved": {"view_ids": view_ids, "coverage": coverage, "reasons": reasons},
+                "retrieved": as_info(choice),
                 "fit": {"scale": fit.scale, "shift": fit.shift, "error": fit.error},
                 "seconds": seconds,
             }
             step = self.commit(camera, data, "generated", info)
             yield Committed(step.id, data.splats, camera, view.hole_share, seconds)
-        yield Finished(len(self._steps), len(self.splats), time.monotonic() - started)
+        yield Finished(len(self.steps), len(self.splats), time.monotonic() - started)
 
 
 def open(folder: str | Path, renderer: str = "auto") -> World:

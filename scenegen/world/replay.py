@@ -1,0 +1,162 @@
+"""What the steps of a world, and the edits between them, add up to.
+
+Memory and splats are a function of the journal. It is replayed when a world is opened, each edit
+after the step that it followed, so that nothing else needs to be stored, nothing can disagree, and
+any earlier moment can be had again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from renderers import Camera, SceneError, Splats
+from scenegen.world.store import Edit, Step, StepData, Store
+from spatial_memory import MemoryConfig, ViewMemory
+
+
+@dataclass(eq=False)
+class State:
+    """A world at one moment. Changed only by a step, or by an edit that :func:`check` let pass."""
+
+    memory: ViewMemory = field(default_factory=lambda: ViewMemory(MemoryConfig()))
+    """Geometry and past views; the id of a view is the number of its step."""
+    steps: list[Step] = field(default_factory=list)
+    chunks: list[Splats] = field(default_factory=list)
+    """What is left of the splats that each step added."""
+    edits: list[Edit] = field(default_factory=list)
+
+    def take(self, step: Step, data: StepData) -> None:
+        """Add what a step brought."""
+        self.memory.write(
+            data.rgb, data.depth, step.camera, provenance=step.provenance, known=data.known
+        )
+        self.steps.append(step)
+        self.chunks.append(data.splats)
+
+    def apply(self, edit: Edit) -> None:
+        """Make an edit. Erasing takes splats away as well, so that the place can grow anew."""
+        if edit.kind in ("pin", "unpin"):
+            self.memory.pin(edit.arguments["view"], pinned=edit.kind == "pin")
+        elif edit.kind == "forget":
+            self.memory.forget(edit.arguments["view"])
+        elif edit.kind == "erase":
+            box = edit.arguments["box"]
+            self.memory.erase(box)
+            inside = [in_box(chunk.means, box) for chunk in self.chunks]
+            self.chunks = [
+                chunk[~gone] if gone.any() else chunk
+                for chunk, gone in zip(self.chunks, inside, strict=True)
+            ]
+        else:
+            raise ValueError(f"there is no edit {edit.kind!r}")
+        self.edits.append(edit)
+
+
+def replay(store: Store, before: int | None = None) -> State:
+    """A world as it is, or as it was right before a step.
+
+    Raises:
+        SceneError: A step or an edit is damaged.
+    """
+    state, edits = State(), store.edits()
+    for step in store.steps():
+        if before is not None and step.id >= before:
+            break
+        state.take(step, store.load(step.id))
+        for edit in edits:
+            if edit.after == step.id:
+                _redo(state, edit, store)
+    return state
+
+
+def surfaces(store: Store, state: State) -> Iterator[tuple[Tensor, Tensor, Camera, Tensor]]:
+    """What each step saw: colours, depth, camera, and the pixels it added that nobody erased.
+
+    From the steps, not from the memory: what was forgotten is still part of the world.
+
+    Raises:
+        SceneError: A step is damaged.
+    """
+    erased = [edit for edit in state.edits if edit.kind == "erase"]
+    for step in state.steps:
+        data = store.load(step.id)
+        known, pixels = data.known, step.camera.pixel_centers()
+        points = step.camera.unproject(pixels, data.depth)  # (h, w, 3)
+        for edit in erased:
+            if edit.after >= step.id:
+                known = known & ~in_box(points, edit.arguments["box"])
+        yield data.rgb, data.depth, step.camera, known
+
+
+def _redo(state: State, edit: Edit, store: Store) -> None:
+    try:
+        check(state, edit.kind, edit.arguments)
+        state.apply(edit)
+    except (SceneError, KeyError, TypeError, ValueError) as error:
+        why = error.what if isinstance(error, SceneError) else f"{type(error).__name__}: {error}"
+        raise SceneError(
+            f"edit {edit.id} of the world {store.folder} is damaged",
+            why=f"{edit.kind} {edit.arguments}: {why}",
+            fix="restore world.db from a copy, or make the world again",
+        ) from error
+
+
+def check(state: State, kind: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse an edit that cannot be made, before it is recorded.
+
+    Raises:
+        SceneError: There is no such view, it is pinned or a photograph, or it is not a box.
+    """
+    if kind == "erase":
+        check_box(arguments["box"])
+        return
+    view_id = arguments["view"]
+    view = state.memory.views[view_id]
+    if kind != "forget":
+        return
+    if view.provenance == "observed":
+        raise SceneError(
+            f"view {view_id} cannot be forgotten",
+            why="it is the photograph, from which all else was grown",
+            fix="erase a place of it instead: scenegen memory erase WORLD --box ...",
+        )
+    if view_id in state.memory.pinned:
+        raise SceneError(
+            f"view {view_id} cannot be forgotten",
+            why="it is pinned",
+            fix=f"unpin it first: scenegen memory unpin WORLD {view_id}",
+        )
+
+
+def check_box(box: Sequence[Sequence[float]]) -> None:
+    """Refuse what is not a box: two corners of three finite numbers, the smaller ones first.
+
+    Raises:
+        SceneError: It is not.
+    """
+    if [len(corner) for corner in box] == [3, 3]:
+        low, high = box
+        if all(
+            math.isfinite(a) and math.isfinite(b) and a <= b for a, b in zip(low, high, strict=True)
+        ):
+            return
+    raise SceneError(
+        f"this is not a box: {box}",
+        why="a box is two corners, the smaller x, y and z first, without NaN or infinity",
+        fix="give X0 Y0 Z0 X1 Y1 Z1 in metres, with X0 <= X1, Y0 <= Y1 and Z0 <= Z1",
+    )
+
+
+def in_box(
+    points: Float[Tensor, "*batch 3"], box: Sequence[Sequence[float]]
+) -> Bool[Tensor, "*batch"]:
+    """Which points lie in a box, its surface included; NaN does not."""
+    low, high = torch.tensor(box, dtype=torch.float64)
+    return ((points >= low) & (points <= high)).all(-1)
