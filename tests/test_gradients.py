@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from splat_scenes import cloud, room, small_camera, splat
 
-from renderers import Camera, Render, SceneError, Splats, make_renderer
+from renderers import Camera, Render, SceneError, Splats, join, make_renderer
 
 FIELDS = ("means", "quats", "scales", "opacities", "colors", "sh")
 BACKGROUND = (0.2, 0.5, 0.9)
@@ -211,3 +211,17 @@ def test_whatever_is_fed_pictures_and_gradients_are_finite(
     for field in FIELDS[:5]:
         gradient = getattr(scene, field).grad
         assert not gradient.isnan().any(), field
+
+
+@pytest.mark.parametrize("depth", [1e37, 3e37, 1e38, 3e38])
+@pytest.mark.parametrize("size", [(9, 7), (33, 20)])
+def test_gradients_beyond_float32_are_not_nan(depth: float, size: tuple[int, int]) -> None:
+    """Depth times its gradient overflows, with either sign: the sum over pixels has no value."""
+    far = splat(depth, 1.0, (0.0, 0.0, 0.0), scale=0.0)
+    scene = leaves(join([far, splat(2.0, 0.5, (0.2, 0.5, 0.8))]), torch.float32)
+    camera = small_camera(*size)
+    pose = camera.cam_from_world.clone().requires_grad_()
+    weighted(make_renderer("cpu").render(scene, camera.posed(pose), details=True)).backward()
+    for field in FIELDS[:5]:
+        assert not getattr(scene, field).grad.isnan().any(), field
+    assert pose.grad is not None and pose.grad.isfinite().all()

@@ -120,6 +120,9 @@ def project_back(
                         table[line * LANES + lane] = f32(0.0)
             _weigh_moments(table)
             _derive(table, pose, lens, eps2d, fading, scale_max, grad_pose[group])
+            for line in range(MEAN, SHAPE):
+                _write(table, line, _known(_line(table, line)))
+            _write(table, OPACITY, _known(_line(table, OPACITY)))
             for lane in range(count):
                 i = shown[first + lane]
                 row = records[i].row
@@ -155,6 +158,8 @@ def _weigh_moments(table):
 
     log2 alpha = log_opacity - fade v^2 - sharp u^2, where u = column - x - shear v, v = row - y.
     """
+    for line in range(PULL, PULL + SUMS):
+        _write(table, line, _known(_line(table, line)))
     sharp, shear, fade = _three(table, SHAPE)
     m, mu, mv = _three(table, PULL)
     muu, muv, mvv = _three(table, PULL + 3)
@@ -163,6 +168,12 @@ def _weigh_moments(table):
         table, PULL, (steep * mu, sloping * mv - steep * shear * mu, f32(-1.0) * LN2 * muu)
     )
     _write_three(table, PULL + 3, (steep * muv, f32(-1.0) * LN2 * mvv, LN2 * m))
+
+
+@kernel(fast=True)
+def _known(values):
+    """Gradients, and 0 where they leave float32, as those of a splat at 1e38 m do."""
+    return select(f32(0.0) * values >= f32(0.0), values, f32(0.0))
 
 
 @kernel(fast=True)
@@ -251,10 +262,10 @@ def _derive(table, pose, lens, eps2d, fading, scale_max, grad_pose):
     )
     for axis in range(3):
         for row in range(3):
-            grad_pose[3 * row + axis] += total(by_row[row][axis])
-    grad_pose[9] += total(gx)
-    grad_pose[10] += total(gy)
-    grad_pose[11] += total(gz)
+            grad_pose[3 * row + axis] += total(_known(by_row[row][axis]))
+    grad_pose[9] += total(_known(gx))
+    grad_pose[10] += total(_known(gy))
+    grad_pose[11] += total(_known(gz))
 
 
 @kernel(fast=True)
