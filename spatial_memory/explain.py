@@ -16,6 +16,7 @@ from torch import Tensor
 from renderers.camera import Camera
 from renderers.surfels import render_surfels
 from spatial_memory.memory import ViewMemory
+from spatial_memory.retrieve import on_side
 
 UNEXPLAINED, UNMAPPED = -1, -2
 """Pixels of an evidence map that show surfels of other views only, and that show none."""
@@ -86,9 +87,7 @@ def shares_shown(memory: ViewMemory, camera: Camera, side: int | None = None) ->
 def _front(memory: ViewMemory, camera: Camera, side: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Pixels that show the front of a surfel, and the row of the surfel that each shows, (h, w)."""
     if side is not None:
-        scale = side / max(camera.width, camera.height)
-        width, height = (max(1, round(n * scale)) for n in (camera.width, camera.height))
-        camera = camera.resized(width, height)
+        camera = on_side(camera, side)
     map_ = memory.surfels
     points, normals, radii = map(torch.from_numpy, (map_.points, map_.normals, map_.radii))
     seen = render_surfels(points, normals, radii, camera, backs=True)

@@ -89,7 +89,7 @@ def gather(
         explained: For each camera a (h, w) bool mask of pixels in no need, or None.
         side: Longer side of the evidence grid, in pixels.
     """
-    small = [_on_side(camera, side) for camera in cameras]
+    small = [on_side(camera, side) for camera in cameras]
     near = surfels.blocks.in_sight(
         [frustum(cam_from_world(c), lens_of(c), c.width, c.height) for c in small],
         surfels.points,
@@ -243,7 +243,7 @@ def _center(poses: np.ndarray) -> np.ndarray:
     return -(poses[:, :, :3].transpose(0, 2, 1) @ poses[:, :, 3:])[..., 0]
 
 
-def _on_side(camera: Camera, side: int) -> Camera:
+def on_side(camera: Camera, side: int) -> Camera:
     """The camera on a grid whose longer side has ``side`` pixels."""
     scale = side / max(camera.width, camera.height)
     width, height = (max(1, round(size * scale)) for size in (camera.width, camera.height))

@@ -107,7 +107,9 @@ class Frame:
         rgb = np.empty((self.camera.height, self.camera.width, 3), f32)
         shape = rgb.shape[:2]
         alpha, depth = np.empty(shape, f32), np.empty(shape, f32)
-        found = np.empty(shape, f32), np.empty(shape, np.int64), np.empty(shape, f32)
+        found = None
+        if details:
+            found = np.empty(shape, f32), np.empty(shape, np.int64), np.empty(shape, f32)
         rasterise(
             self.records,
             self.lists.starts,
@@ -120,10 +122,10 @@ class Frame:
             alpha,
             depth,
             traces,
-            found if details else None,
+            found,
         )
         rgb, alpha, depth = map(torch.from_numpy, (rgb, alpha, depth))
-        front = Details(*map(torch.from_numpy, found)) if details else None
+        front = None if found is None else Details(*map(torch.from_numpy, found))
         return Render(rgb, alpha, depth, front)
 
     def _project(
