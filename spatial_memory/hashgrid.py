@@ -15,8 +15,15 @@ import numpy as np
 from renderers.kernels import kernel
 from spatial_memory.columns import Columns
 
-FINER = 0.5
+FINER = 0.4
 """A sample smaller than this share of a surfel's radius adds detail, and does not merge with it."""
+
+FINEST = 0.125
+"""A sample smaller than this share says nothing about the surfel: who saw it at its own scale
+would not count as having seen surfels so small."""
+OVERLAIN = 0.5
+"""A surfel is overlain where the squares of the radii of finer samples on it come to this share of
+its own: that is about a quarter of it."""
 
 _LEVELS = 64
 _MIDDLE_LEVEL = 32  # the level of voxels of 1 m
@@ -27,7 +34,9 @@ class HashGrid:
 
     def __init__(self) -> None:
         self._heads = np.full(1024, -1, np.int32)
-        self._entries = Columns(slot=(np.int32, ()), next=(np.int32, ()), level=(np.int8, ()))
+        self._entries = Columns(
+            slot=(np.int32, ()), next=(np.int32, ()), level=(np.int8, ()), share=(np.float32, ())
+        )
         self._population = np.zeros(_LEVELS, np.int64)
 
     def extend(self, points: np.ndarray, radii: np.ndarray) -> None:
@@ -36,7 +45,7 @@ class HashGrid:
         Rows of radius 0 are left out.
         """
         done, count = len(self._entries), len(points)
-        self._entries.append(count - done, slot=0, next=-1, level=0)
+        self._entries.append(count - done, slot=0, next=-1, level=0, share=0.0)
         if count > len(self._heads) // 2:
             self._heads = np.full(1 << int(2 * count).bit_length(), -1, np.int32)
             self._population[:] = 0
@@ -80,6 +89,32 @@ class HashGrid:
         rules = np.array([depth_share, min_cos, FINER])
         _match(*samples, *surfels, levels, self._heads, e.next, e.level, rules, out)
         return out
+
+    def overlain(
+        self,
+        samples: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+        surfels: tuple[np.ndarray, np.ndarray, np.ndarray],
+        depth_share: float,
+        min_cos: float,
+    ) -> np.ndarray:
+        """Surfels that finer samples lie on, so many that the place is mapped better without them.
+
+        Args:
+            samples: As for :meth:`match`.
+            surfels: As for :meth:`match`.
+            depth_share: As for :meth:`match`.
+            min_cos: As for :meth:`match`.
+
+        Returns:
+            (r,) int64 rows, ascending.
+        """
+        e = self._entries
+        levels = np.flatnonzero(self._population)
+        rules = np.array([depth_share, min_cos, FINER, FINEST])
+        rows = _overlay(*samples, *surfels, levels, self._heads, e.next, e.level, rules, e.share)
+        found = rows[e.share[rows] >= OVERLAIN]
+        e.share[rows] = 0.0
+        return np.sort(found)
 
 
 @kernel()
@@ -203,3 +238,57 @@ def _match(
                             best, best_row = distance, np.int64(row)
                     row = following[row]
         out[m] = best_row
+
+
+@kernel()
+def _overlay(
+    q,
+    q_normals,
+    q_radii,
+    q_depths,
+    points,
+    normals,
+    radii,
+    levels,
+    heads,
+    following,
+    at,
+    rules,
+    shares,
+):
+    """Add up how much finer samples overlie each surfel, in ``shares``; return which any does."""
+    depth_share, min_cos, finer, finest = rules
+    rows, count = np.empty(1024, np.int64), 0
+    for m in range(q.shape[0]):
+        x, y, z = np.float64(q[m, 0]), np.float64(q[m, 1]), np.float64(q[m, 2])
+        radius, limit = np.float64(q_radii[m]), depth_share * q_depths[m]
+        for level in levels:
+            scale = 2.0 ** (_MIDDLE_LEVEL - level)
+            smallest, largest = 0.25 / scale, 0.5 / scale  # radii of this level
+            if finer * largest <= radius or finest * smallest > radius:
+                continue
+            i, j, k = floor(x * scale - 0.5), floor(y * scale - 0.5), floor(z * scale - 0.5)
+            for voxel in range(8):
+                di, dj, dk = voxel >> 2, voxel >> 1 & 1, voxel & 1
+                row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))]
+                while row >= 0:
+                    reach = np.float64(radii[row])
+                    if at[row] == level and finest * reach <= radius < finer * reach:
+                        dx, dy, dz = points[row, 0] - x, points[row, 1] - y, points[row, 2] - z
+                        if (
+                            dx * dx + dy * dy + dz * dz <= reach * reach
+                            and _off_plane(normals, row, dx, dy, dz) <= limit
+                            and _off_plane(q_normals, m, dx, dy, dz) <= limit
+                            and normals[row, 0] * q_normals[m, 0]
+                            + normals[row, 1] * q_normals[m, 1]
+                            + normals[row, 2] * q_normals[m, 2]
+                            > min_cos
+                        ):
+                            if shares[row] == 0.0:
+                                if count == len(rows):
+                                    rows = np.append(rows, np.empty_like(rows))
+                                rows[count] = row
+                                count += 1
+                            shares[row] += (radius / reach) ** 2
+                    row = following[row]
+    return rows[:count]

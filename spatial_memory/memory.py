@@ -41,7 +41,7 @@ class MemoryConfig:
     """Surfels merge when the cosine between their normals is above this."""
     depth_tolerance: float = 0.03
     """Relative depth error within which a view has seen a surfel."""
-    min_gain: float = 0.01
+    min_gain: float = 0.001
     """Retrieval stops when no view adds this share of the target pixels."""
     min_coverage: float = 0.05
     """Below this share of the pixels in need, retrieval falls back to the nearest poses."""

@@ -13,6 +13,7 @@ import numpy as np
 
 PINNED, MOST, NEAREST = "pinned", "adds most", "nearest pose"
 UNSEEN, LITTLE, ENOUGH = "shows nothing", "adds too little", "enough are taken"
+HIDDEN = "hidden by what nobody has seen"
 """Why a view was taken, and why not."""
 
 
@@ -22,7 +23,7 @@ class Candidate(NamedTuple):
     view_id: int
     taken: bool
     cause: str
-    """One of PINNED, MOST, NEAREST where taken; one of UNSEEN, LITTLE, ENOUGH where not."""
+    """One of PINNED, MOST, NEAREST where taken; one of UNSEEN, HIDDEN, LITTLE, ENOUGH where not."""
     shows: float
     """Share of the target pixels that it shows and that nothing had explained."""
     adds: float
@@ -36,6 +37,8 @@ class Candidate(NamedTuple):
         shows = f"shows {self.shows:.1%}"
         if self.cause == UNSEEN:
             return "not taken: has seen nothing that is visible and needed here"
+        if self.cause == HIDDEN:
+            return f"not taken: {shows}, but across space that no view has looked through"
         if self.cause == LITTLE:
             return f"not taken: {shows}, would add only {self.adds:.1%} to the views taken"
         if self.cause == ENOUGH:
@@ -61,6 +64,8 @@ class Candidates(Sequence[Candidate]):
     """(n,) share of the target pixels that each shows."""
     adds: np.ndarray
     """(n,) share that each would add to the views taken."""
+    hidden: np.ndarray
+    """(n,) share that each would add to them if nothing hid it, see freespace.behind_unknown."""
     least: float
     """Share below which a view is not worth taking."""
     taken: dict[int, tuple[str, float, float | None]]
@@ -77,18 +82,21 @@ class Candidates(Sequence[Candidate]):
         """One candidate, or some, by their place among the ids."""
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
-        return self._make(int(self.ids[index]), float(self.shows[index]), float(self.adds[index]))
+        columns = self.ids, self.shows, self.adds, self.hidden
+        return self._make(*(column[index].item() for column in columns))
 
     def __iter__(self) -> Iterator[Candidate]:
-        columns = self.ids.tolist(), self.shows.tolist(), self.adds.tolist()
-        return iter(map(self._make, *columns))
+        columns = self.ids, self.shows, self.adds, self.hidden
+        return iter(map(self._make, *(column.tolist() for column in columns)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
-    def _make(self, view_id: int, shows: float, adds: float) -> Candidate:
+    def _make(self, view_id: int, shows: float, adds: float, hidden: float) -> Candidate:
         if view_id in self.taken:
             cause, added, distance = self.taken[view_id]
             return Candidate(view_id, True, cause, shows, added, distance)
         cause = UNSEEN if shows == 0.0 else LITTLE if adds < self.least else ENOUGH
+        if cause == LITTLE and adds + hidden >= self.least:
+            cause = HIDDEN
         return Candidate(view_id, False, cause, shows, adds, None)

@@ -20,11 +20,14 @@ from renderers.errors import SceneError
 from renderers.evidence import count_evidence
 from renderers.surfels import render_surfels
 from spatial_memory.blocks import SMALLEST, frustum
+from spatial_memory.freespace import behind_unknown
 from spatial_memory.reasons import MOST, NEAREST, PINNED, Candidate, Candidates
 from spatial_memory.sights import Sights
 from spatial_memory.surfels import Surfels
-from spatial_memory.views import Array, cam_from_world, lens_of
+from spatial_memory.views import Array, cam_from_world, lens_of, world_from_cam
 
+WITNESSES = 64
+"""So many views are asked what space they have looked through: those that show most."""
 METRE_IN_RADIANS = 0.1
 """Weight of a metre against a radian in the distance between poses (VMem, arXiv 2506.18903)."""
 
@@ -126,10 +129,10 @@ def select(
     is_pinned = np.isin(contest.ids, np.array(sorted(pinned), np.int64))
     while len(contest.chosen) < k and (contest.free & is_pinned).any():
         contest.take(is_pinned, PINNED)
+    needed = evidence.total - evidence.explained
     least = max(1.0, rules.min_gain * evidence.total)
     while len(contest.chosen) < k and (contest.free & (contest.residual >= least)).any():
         contest.take(contest.residual >= least)
-    needed = evidence.total - evidence.explained
     if sum(contest.gains) < rules.min_coverage * needed:
         while len(contest.chosen) < k and contest.free.any():
             contest.take_nearest()
@@ -162,6 +165,8 @@ class _Contest:
         every = np.ones(len(self._gains), np.bool_)
         self._observers.add_up(evidence.surfels, self._open, every, self._gains)
         self._alone = self.residual
+        self._hidden = np.zeros_like(self._gains)
+        self._hide(surfels.points[evidence.surfels], sights, cameras)
         self._distance = pose_distances(sights.poses, cameras)
         self._taken: dict[int, tuple[str, float, float | None]] = {}
 
@@ -190,6 +195,17 @@ class _Contest:
         if self.gains[-1]:
             self._observers.take_out(self._evidence.surfels, view_id, self._open, self._gains)
 
+    def _hide(self, points: np.ndarray, sights: Sights, cameras: Sequence[Camera]) -> None:
+        """Take out what the cameras see only through space that no view has looked through."""
+        most = np.lexsort((self.ids, -self._alone))[:WITNESSES]
+        witnesses = [sights[i] for i in self.ids[most[self._alone[most] > 0]].tolist()]
+        eyes = np.unique([world_from_cam(camera)[:, 3] for camera in cameras], axis=0)
+        hidden = np.flatnonzero(behind_unknown(points, eyes, witnesses, sights.tolerance))
+        rows, every = self._evidence.surfels[hidden], np.ones(len(self._gains), np.bool_)
+        self._observers.add_up(rows, self._open[hidden], every, self._hidden)
+        self._gains -= self._hidden
+        self._open[hidden] = 0
+
     def votes(self) -> tuple[float, ...]:
         """Weighted evidence for each chosen view, whoever else has seen the same."""
         votes, counted = np.zeros(len(self._gains)), np.zeros(len(self._gains), np.bool_)
@@ -203,10 +219,9 @@ class _Contest:
         Args:
             least: Pixels below which a view is not worth taking.
         """
-        total = self._evidence.total
-        return Candidates(
-            self.ids, self._alone / total, self.residual / total, least / total, self._taken
-        )
+        share = 1.0 / self._evidence.total
+        shares = self._alone * share, self.residual * share, self._hidden[self.ids] * share
+        return Candidates(self.ids, *shares, least * share, self._taken)
 
 
 def pose_distances(

@@ -1,8 +1,9 @@
 """The surfel map: oriented discs on every surface that was ever seen, and who has seen them.
 
-Fusing a view does three things. Samples merge into surfels they coincide with; the others become
-surfels of their own; and observers are noted both ways, by depth maps (:mod:`sight`): surfels
-that the new view has seen, and earlier views that have seen the new surfels.
+Fusing a view does four things. Samples merge into surfels they coincide with; the others become
+surfels of their own; observers are noted both ways, by depth maps (:mod:`sight`): surfels that the
+new view has seen, and earlier views that have seen the new surfels; and surfels go that finer
+samples have taken the place of, unless what was observed would give way to what was generated.
 """
 
 from __future__ import annotations
@@ -115,12 +116,11 @@ class Surfels:
         Returns:
             How many surfels are new.
         """
-        matches = self._grid.match(
-            (samples.points, samples.normals, samples.radii, samples.depths),
-            (self.points, self.normals, self.radii),
-            rules.depth_share,
-            rules.min_cos,
-        )
+        known = self.points, self.normals, self.radii
+        shown = samples.points, samples.normals, samples.radii, samples.depths
+        matches = self._grid.match(shown, known, rules.depth_share, rules.min_cos)
+        coarse = self._grid.overlain(shown, known, rules.depth_share, rules.min_cos)
+        coarse = coarse[self.provenance[coarse] >= provenance]
         new, met = matches < 0, distinct(matches[matches >= 0])
         lens = [sights.frustum(view_id)]
         near = self.blocks.in_sight(lens, self.points, self.radii, SMALLEST)
@@ -133,6 +133,7 @@ class Surfels:
         count = int(np.count_nonzero(new))
         if count:
             self._note_earlier_views(len(self) - count, view_id, sights)
+        self._drop(coarse)
         return count
 
     def _update(

@@ -18,6 +18,7 @@ from rooms import (
     TARGETS,
     answers,
     photograph,
+    pose,
     remember,
     same_surfels,
     stand,
@@ -29,7 +30,9 @@ from renderers import Camera
 from renderers import surfels as surfels_module
 from renderers.surfels import render_surfels
 from spatial_memory import Retrieval, ViewMemory
+from spatial_memory.freespace import behind_unknown
 from spatial_memory.retrieve import pose_distances
+from spatial_memory.sight import sight_of
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,7 @@ def slow_greedy(memory: ViewMemory, cameras: list[Camera], k: int) -> tuple[list
     for surfel, view in zip(*surfels.observers.pairs(), strict=True):
         seen_by[surfel].add(int(view))
     shows: dict[int, set[int]] = {view_id: set() for view_id in memory.views}
+    shown: list[int] = []  # the surfel in each pixel
     pixel = 0
     for camera in cameras:
         scale = config.evidence_side / max(camera.width, camera.height)
@@ -108,9 +112,17 @@ def slow_greedy(memory: ViewMemory, cameras: list[Camera], k: int) -> tuple[list
         for surfel, cos in zip(seen.ids.flatten().tolist(), seen.cos.flatten(), strict=True):
             for view in seen_by[surfel] if surfel >= 0 and cos > 0 else ():
                 shows[view].add(pixel)
+            shown.append(surfel)
             pixel += 1
     past = np.stack([v.camera.cam_from_world.double().numpy()[:3] for _, v in memory.views.items()])
     far = dict(zip(memory.views, pose_distances(past, cameras), strict=True))
+    sights = [sight_of(memory.views[v], config.sight_side) for v in shows if shows[v]]
+    eyes = np.unique([pose(camera)[1] for camera in cameras], axis=0)
+    left = sorted(set().union(*shows.values()))
+    points = surfels.points[[shown[p] for p in left]]
+    hidden = behind_unknown(points, eyes, sights, config.depth_tolerance)
+    lost = {p for p, gone in zip(left, hidden, strict=True) if gone}
+    shows = {v: seen - lost for v, seen in shows.items()}
     chosen: list[int] = []
     done: set[int] = set()
     while len(chosen) < k:
@@ -134,12 +146,12 @@ def test_equals_plain_greedy_cover(walked: ViewMemory) -> None:
 
 
 def test_a_view_explains_itself(walk: list[Camera], walked: ViewMemory) -> None:
-    """One view is enough, and it is the view itself unless another one sees all of it too."""
+    """One view shows nearly all: itself, unless another one sees all of it too."""
     itself = 0
     for view_id, camera in enumerate(walk):
         hit = walked.retrieve([camera], k=4)
         first = hit.view_ids[0]
-        assert len(hit.view_ids) == 1 and hit.coverage > 0.95
+        assert hit.gains[0] > 0.94 and sum(hit.gains[1:]) < 0.03
         assert truly_seen(camera, walk[first]).mean() > 0.98
         itself += first == view_id
     assert itself >= 10

@@ -201,7 +201,10 @@ def test_candidates_say_in_numbers_what_reasons_say_in_words() -> None:
     for view_id in set(by_id) - set(hit.view_ids):
         it = by_id[view_id]
         assert not it.taken and it.adds <= it.shows
-        assert it.cause in ("shows nothing", "adds too little", "enough are taken")
+        assert it.cause in (
+            *("shows nothing", "adds too little", "enough are taken"),
+            "hidden by what nobody has seen",
+        )
         assert (it.cause == "shows nothing") == (it.shows == 0.0)
     assert hit.reasons == {each.view_id: each.reason for each in hit.candidates}
     alone = memory.retrieve(TARGETS[:2], k=1)
@@ -220,6 +223,8 @@ def test_the_words_of_every_cause() -> None:
         "shows nothing": "not taken: has seen nothing that is visible and needed here",
         "adds too little": "not taken: shows 50.0%, would add only 25.0% to the views taken",
         "enough are taken": "not taken: shows 50.0%, would add 25.0%, but enough are taken",
+        "hidden by what nobody has seen": "not taken: shows 50.0%, but across space that no view "
+        "has looked through",
     }
     for cause, words in say.items():
         assert Candidate(1, True, cause, 0.5, 0.25, 1.5).reason == words
