@@ -29,6 +29,8 @@ class Geometry:
     """Intrinsics, in pixels."""
     confidence: Float[Tensor, "h w"]
     """How far the depth can be trusted, 0 to 1."""
+    scale: str
+    """Where the metres come from, in plain words."""
 
     def __post_init__(self) -> None:
         check_shapes(
@@ -41,6 +43,21 @@ class Geometry:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What a depth estimator answers."""
+
+    depth: Float[Tensor, "h w"]
+    """z in the camera frame, metres; finite and positive everywhere, in the sky too."""
+    confidence: Float[Tensor, "h w"]
+    """How far the depth can be trusted, 0 to 1."""
+    scale: str
+    """Where the metres come from, in plain words."""
+
+    def __post_init__(self) -> None:
+        check_shapes(self, depth=("h", "w"), confidence=("h", "w"))
+
+
 @runtime_checkable  # the test-time type checker needs it
 class DepthEstimator(Protocol):
     """Depth from one image. Sky, edges and normals are found around it, alike for all."""
@@ -50,8 +67,16 @@ class DepthEstimator(Protocol):
         rgb: Float[Tensor, "h w 3"],
         sky: Bool[Tensor, "h w"],
         px_from_cam: Float[Tensor, "3 3"],
-    ) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
-        """Depth (z, metres, finite and positive everywhere) and confidence (0 to 1)."""
+        eye_height: float,
+    ) -> Estimate:
+        """Estimate depth.
+
+        Args:
+            rgb: Image, sRGB, 0 to 1.
+            sky: Its sky, where depth means nothing.
+            px_from_cam: Intrinsics, in pixels.
+            eye_height: Height of the camera above the ground, in metres.
+        """
         ...
 
 
