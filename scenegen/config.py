@@ -30,7 +30,8 @@ class CreateConfig:
     """Height of the camera above the ground, in metres. Where ground is seen, the size of the world
     comes from it: twice the height makes a world twice as large."""
     depth: str = "auto"
-    """Depth backend; `scenegen doctor` lists them."""
+    """Depth backend; `scenegen doctor` lists them. NAME:FOLDER or NAME:OWNER/MODEL takes other
+    weights, for depth-anything and moge."""
     outpaint: str = "auto"
     """Outpainting backend; `scenegen doctor` lists them."""
     renderer: str = "auto"

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers import Camera, SceneError, choose
-from scenegen.geometry.base import DEPTH_BACKENDS, EYE_HEIGHT, Geometry
+from renderers import Camera, SceneError
+from scenegen.geometry.base import EYE_HEIGHT, Geometry, choose_depth
 from scenegen.geometry.edges import sharpen
 from scenegen.geometry.ground import check_eye_height
 from scenegen.geometry.normals import disparity_normals
@@ -40,7 +40,8 @@ def estimate(
 
     Args:
         rgb: Image, sRGB, 0 to 1. A numpy array is taken as well.
-        backend: A name of ``DEPTH_BACKENDS``, or "auto" for the best that runs here.
+        backend: A name of ``DEPTH_BACKENDS``, or "auto" for the best that runs here; see
+            ``choose_depth`` for other weights.
         fov_degrees: Horizontal field of view; a usual lens (28 mm equivalent) when left out.
         eye_height: Height of the camera above the ground, in metres: where ground is seen, the
             metres of all depth come from it.
@@ -65,7 +66,7 @@ def estimate(
             fix="fill the unknown pixels first",
         )
     check_eye_height(eye_height)
-    _, estimator = choose("depth", DEPTH_BACKENDS, backend)
+    _, estimator = choose_depth(backend)
     height, width = rgb.shape[:2]
     fov = default_fov(width, height) if fov_degrees is None else fov_degrees
     px_from_cam = Camera.from_fov(fov, width, height).px_from_cam

@@ -81,6 +81,7 @@ def fit_ground(
     sky: Bool[Tensor, "h w"],
     px_from_cam: Float[Tensor, "3 3"],
     eye_height: float = EYE_HEIGHT,
+    shifted: bool = True,
 ) -> GroundFit | None:
     """The scale and shift of disparity that put the ground where it has to be.
 
@@ -92,6 +93,7 @@ def fit_ground(
         sky: Sky pixels, ignored.
         px_from_cam: Intrinsics, in pixels.
         eye_height: How far below the camera the ground is, in metres.
+        shifted: Whether the disparity may be off by a shift; if not, the scale alone is fitted.
 
     Returns:
         The fit; None where too little ground is seen, or the scale would change tenfold.
@@ -103,7 +105,10 @@ def fit_ground(
     if ground.float().mean() < MIN_SHARE:
         return None
     every = max(1, int(ground.sum()) // MAX_SAMPLES)
-    scale, shift = _fit_line(1.0 / depth[ground][::every], plane[ground][::every])
+    estimated, right = 1.0 / depth[ground][::every], plane[ground][::every]
+    scale, shift = float((right / estimated).median()), 0.0
+    if shifted:
+        scale, shift = _fit_line(estimated, right)
     return GroundFit(scale, shift) if 0.1 < scale < 10 else None
 
 

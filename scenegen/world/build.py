@@ -15,7 +15,6 @@ from renderers import Camera, SceneError, choose, join, make_renderer
 from renderers.base import RENDERERS
 from scenegen import geometry, splatting
 from scenegen.config import LONG_SIDE, CreateConfig
-from scenegen.geometry import DEPTH_BACKENDS
 from scenegen.geometry.ground import check_eye_height
 from scenegen.image import Photo, load_photo
 from scenegen.outpaint import OUTPAINTERS
@@ -70,7 +69,7 @@ def create_events(
     folder = Path(out)
     check_free(folder)
     names = {
-        "depth": choose("depth", DEPTH_BACKENDS, config.depth)[0],
+        "depth": geometry.choose_depth(config.depth)[0],
         "outpaint": choose("outpaint", OUTPAINTERS, config.outpaint)[0],
         "renderer": choose("renderer", RENDERERS, config.renderer)[0],
     }

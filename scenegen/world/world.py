@@ -13,7 +13,6 @@ import torch
 from renderers import Camera, Render, Renderer, SceneError, Splats, choose, join, make_renderer
 from renderers.base import RENDERERS
 from scenegen import geometry
-from scenegen.geometry import DEPTH_BACKENDS
 from scenegen.outpaint import OUTPAINTERS
 from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
 from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
@@ -258,7 +257,7 @@ class World:
         """Fill what these views uncover, without walking there; otherwise as :meth:`grow`."""
         started = time.monotonic()
         yield Planned(tuple(cameras))
-        depth = choose("depth", DEPTH_BACKENDS, self._meta["depth"])[0]
+        depth = geometry.choose_depth(self._meta["depth"])[0]
         painter = choose("outpaint", OUTPAINTERS, self._meta["outpaint"])[0]
         for camera in cameras:
             begun = time.monotonic()
