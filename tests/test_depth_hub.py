@@ -145,7 +145,7 @@ def test_the_default_is_read_from_the_cache_of_the_hub(tiny: Path) -> None:
     with pytest.raises(SceneError) as caught:
         geometry.estimate(outdoor(), "depth-anything")
     assert caught.value.what == "depth backend 'depth-anything' cannot run here"
-    assert f"{SMALL} is not in the hub's cache" in caught.value.why
+    assert f"{SMALL} is not in the cache of the hub's client" in caught.value.why
     assert "scenegen models pull depth-anything" in caught.value.fix
     cached(tiny)
     found = geometry.estimate(outdoor(), "depth-anything")

@@ -41,6 +41,20 @@ class FastDepth:
         px_from_cam: Float[Tensor, "3 3"],
         eye_height: float,
     ) -> Estimate:
+        depth = self.answer(rgb, px_from_cam)
+        fit = fit_ground(depth, sky, px_from_cam, eye_height)
+        depth = depth if fit is None else fit.depth(depth)
+        prior = PriorDepth().depth(rgb, sky, px_from_cam, eye_height)
+        weight = WEIGHT_OUTDOORS if sky.any() else WEIGHT
+        depth = depth**weight * prior.depth ** (1 - weight)
+        learnt = f"metres learnt from rooms, as too little ground is seen; {prior.scale}"
+        scale = learnt if fit is None else on_ground(eye_height)
+        return Estimate(depth, torch.full_like(depth, CONFIDENCE), scale)
+
+    def answer(
+        self, rgb: Float[Tensor, "h w 3"], px_from_cam: Float[Tensor, "3 3"]
+    ) -> Float[Tensor, "h w"]:
+        """What the network says on its own, in metres as it learnt them."""
         height, width = rgb.shape[:2]
         square = torch.nn.functional.interpolate(
             rgb.permute(2, 0, 1)[None], (SIDE, SIDE), mode="bilinear", antialias=True
@@ -50,15 +64,7 @@ class FastDepth:
         disparity = kornia.filters.gaussian_blur2d(disparity, (9, 9), (SMOOTH, SMOOTH))
         disparity = torch.nn.functional.interpolate(disparity, (height, width), mode="bicubic")
         zoom = float(px_from_cam[0, 0]) / width / NYU_FOCAL
-        depth = zoom / disparity[0, 0].clamp_min(1.0 / FARTHEST)
-        fit = fit_ground(depth, sky, px_from_cam, eye_height)
-        depth = depth if fit is None else fit.depth(depth)
-        prior = PriorDepth().depth(rgb, sky, px_from_cam, eye_height)
-        weight = WEIGHT_OUTDOORS if sky.any() else WEIGHT
-        depth = depth**weight * prior.depth ** (1 - weight)
-        learnt = f"metres learnt from rooms, as too little ground is seen; {prior.scale}"
-        scale = learnt if fit is None else on_ground(eye_height)
-        return Estimate(depth, torch.full_like(depth, CONFIDENCE), scale)
+        return zoom / disparity[0, 0].clamp_min(1.0 / FARTHEST)
 
     def _run(self, square: Float[Tensor, "1 3 224 224"]) -> Float[Tensor, "1 1 224 224"]:
         name = self.session.get_inputs()[0].name

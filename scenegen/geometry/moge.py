@@ -11,6 +11,7 @@ import importlib
 import logging
 import math
 import pickle
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,11 @@ class MoGe:
     ) -> Estimate:
         fov = math.degrees(2 * math.atan(0.5 * rgb.shape[1] / float(px_from_cam[0, 0])))
         device = self.network.device
-        answer = self.network.infer(
-            rgb.permute(2, 0, 1).to(device), fov_x=fov, use_fp16=device.type == "cuda"
-        )
+        with warnings.catch_warnings():  # about autocast, which it asks for in vain on a CPU
+            warnings.simplefilter("ignore", UserWarning)
+            answer = self.network.infer(
+                rgb.permute(2, 0, 1).to(device), fov_x=fov, use_fp16=device.type == "cuda"
+            )
         depth = answer["depth"].float().cpu().clone()  # (h, w), +inf where it sees no surface
         known = torch.isfinite(depth) & (depth > 0)
         depth[~known] = depth[known].max() if known.any() else FARTHEST

@@ -140,7 +140,7 @@ def hub_folder(source: str) -> Path:
     if not revision or not snapshot.is_dir():
         raise SceneError(
             f"the model {source} is not on this machine",
-            why=f"{repo} is not in the hub's cache {hub_cache()}",
+            why=f"{repo} is not in the cache of the hub's client",
             fix=f"run `scenegen models pull {source}` online, once, or name the folder it is in",
         )
     return snapshot
