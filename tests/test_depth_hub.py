@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -189,6 +190,20 @@ def test_weights_that_lack_a_part_are_refused(tiny: Path, tmp_path: Path) -> Non
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(SceneError, match=r"lack 1 parts, head\.conv1\.weight"):
         geometry.estimate(outdoor(), f"depth-anything:{folder}")
+
+
+def test_a_damaged_file_of_the_cache_is_found(tmp_path: Path) -> None:
+    right = tmp_path / hashlib.sha256(b"weights").hexdigest()
+    right.write_bytes(b"weights")
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(right)
+    hub.check_blob(link)
+    right.write_bytes(b"weighty")
+    with pytest.raises(SceneError, match=r"model\.safetensors in the hub's cache is damaged"):
+        hub.check_blob(link)
+    other = tmp_path / "own.safetensors"
+    other.write_bytes(b"anything")
+    hub.check_blob(other)
 
 
 @pytest.mark.parametrize("name", ["depth-anything", "moge"])

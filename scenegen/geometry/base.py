@@ -118,13 +118,13 @@ DEPTH_BACKENDS: dict[str, Backend] = {  # best first
         "scenegen.geometry.moge:MoGe",
         lambda: _MOGE.missing("moge"),
         _MOGE.fix("moge"),
-        "hub model: metric points of any scene; slow without a GPU",
+        "hub model: metric points of any scene",
     ),
     "depth-anything": Backend(
         "scenegen.geometry.depth_anything:DepthAnything",
         lambda: _ANYTHING.missing("depth-anything"),
         _ANYTHING.fix("depth-anything"),
-        "hub model: any scene, sharp outlines; metres from the ground it sees",
+        "hub model: relative depth of any scene; metres from the ground it sees",
     ),
     "fastdepth": Backend(
         "scenegen.geometry.fastdepth:FastDepth",

@@ -23,7 +23,7 @@ from renderers import SceneError
 from scenegen.geometry.base import Estimate
 from scenegen.geometry.ground import FARTHEST, fit_ground, on_ground
 from scenegen.geometry.relative import metric_depth
-from scenegen.models import hub_folder, licence_line
+from scenegen.models import check_blob, hub_folder, licence_line
 
 logger = logging.getLogger("scenegen")
 
@@ -138,8 +138,11 @@ def _load(folder: Path) -> tuple[Any, Preparation]:
     if config.get("model_type") != "depth_anything":
         kind = config.get("model_type", "nothing known")
         raise SceneError(what, why=f"its config.json describes {kind}", fix=fix)
-    if not any(folder.glob("*.safetensors")):
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
         raise SceneError(what, why="it holds no safetensors file; pickles are not opened", fix=fix)
+    for file in files:
+        check_blob(file)
     from transformers import DepthAnythingForDepthEstimation
     from transformers.utils import logging as theirs
 

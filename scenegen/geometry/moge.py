@@ -24,7 +24,7 @@ from renderers import SceneError
 from scenegen.geometry.base import Estimate
 from scenegen.geometry.ground import FARTHEST, fit_ground, on_ground
 from scenegen.geometry.relative import metric_depth
-from scenegen.models import hub_folder, licence_line
+from scenegen.models import check_blob, hub_folder, licence_line
 
 logger = logging.getLogger("scenegen")
 
@@ -84,6 +84,8 @@ def _load(folder: Path) -> Any:
     """The network, ready to answer. Kept: each view of a world needs it."""
     what = f"{folder} does not hold a MoGe model"
     fix = "name the folder of such a model, with its model.pt"
+    if (folder / "model.pt").is_file():
+        check_blob(folder / "model.pt")
     try:
         kept = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
         config, weights = dict(kept["model_config"]), dict(kept["model"])

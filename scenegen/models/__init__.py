@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from scenegen.models.hub import (
         HUB_MODELS,
         HubModel,
+        check_blob,
         hub_cache,
         hub_folder,
         hub_missing,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOME = {
     "HUB_MODELS": "scenegen.models.hub",
     "HubModel": "scenegen.models.hub",
+    "check_blob": "scenegen.models.hub",
     "hub_cache": "scenegen.models.hub",
     "hub_folder": "scenegen.models.hub",
     "hub_missing": "scenegen.models.hub",
@@ -46,6 +48,7 @@ __all__ = [
     "MODELS",
     "HubModel",
     "Model",
+    "check_blob",
     "find_model",
     "hub_cache",
     "hub_folder",

@@ -7,8 +7,10 @@ Reading the cache needs no package, so that `--help` and `doctor` stay quick.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,7 @@ _TABLE = (
         "Apache-2.0",
         True,
         99_000_000,
-        "relative depth of any scene, sharp outlines; metres from the ground it sees",
+        "relative depth of any scene; metres from the ground it sees; not measured here yet",
     ),
     HubModel(
         "depth-anything-base",
@@ -60,7 +62,7 @@ _TABLE = (
         "CC-BY-NC-4.0",
         False,
         390_000_000,
-        "as depth-anything, better and three times as slow",
+        "as depth-anything, with four times the weights; not measured here yet",
     ),
     HubModel(
         "depth-anything-large",
@@ -69,7 +71,7 @@ _TABLE = (
         "CC-BY-NC-4.0",
         False,
         1_340_000_000,
-        "as depth-anything, best and ten times as slow",
+        "as depth-anything, with thirteen times the weights; not measured here yet",
     ),
     HubModel(
         "moge",
@@ -78,7 +80,7 @@ _TABLE = (
         "MIT",
         True,
         140_000_000,
-        "metric points of any scene; needs the package `moge`",
+        "metric points of any scene; needs the package `moge`; not measured here yet",
     ),
 )
 HUB_MODELS: dict[str, HubModel] = {model.name: model for model in _TABLE}
@@ -144,6 +146,27 @@ def hub_folder(source: str) -> Path:
             fix=f"run `scenegen models pull {source}` online, once, or name the folder it is in",
         )
     return snapshot
+
+
+def check_blob(file: Path) -> None:
+    """Hash a large file of the hub's cache, whose own name there is its sha256.
+
+    Files in other folders are taken as they are: nothing says what they should be.
+
+    Raises:
+        SceneError: The bytes are not those that the hub sent.
+    """
+    named = file.resolve().name
+    if not re.fullmatch("[0-9a-f]{64}", named):
+        return
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != named:
+        raise SceneError(
+            f"the file {file.name} in the hub's cache is damaged",
+            why=f"its sha256 is {digest}, {named} was sent",
+            fix=f"delete {file.resolve()} and pull the model again",
+        )
 
 
 def licence_line(source: str) -> str:
