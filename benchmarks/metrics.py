@@ -381,9 +381,11 @@ def lines(metrics: Sequence[Metric], target_of: Callable[[Metric], float | None]
     """A paragraph per case, a line per contestant. What misses its target is marked."""
     for case, own in groupby(metrics, key=lambda metric: metric.key.split("/")[0]):
         yield case
-        for name, row in groupby(own, key=lambda metric: metric.key.split("/")[1]):
+        rows = [(n, [*row]) for n, row in groupby(own, key=lambda metric: metric.key.split("/")[1])]
+        width = max(13, *(len(name) + 2 for name, _ in rows))
+        for name, row in rows:
             cells = [_cell(metric, target_of(metric)) for metric in row]
-            yield f"  {name:<13}{'  '.join(cells)}".rstrip()
+            yield f"  {name:<{width}}{'  '.join(cells)}".rstrip()
 
 
 def _cell(metric: Metric, target: float | None) -> str:

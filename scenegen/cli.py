@@ -150,7 +150,7 @@ def models(
 
     Args:
         action: list or pull.
-        names: For pull: which models.
+        names: For pull: which models; OWNER/NAME is any model of the Hugging Face hub.
     """
     from scenegen import models as store
 
@@ -159,16 +159,21 @@ def models(
             raise SceneError(
                 "no model to pull was named",
                 why="`models pull` takes one or more names",
-                fix=f"choose from: {', '.join(store.MODELS)}",
+                fix=f"choose from: {', '.join([*store.MODELS, *store.HUB_MODELS])}",
             )
         for name in names:
             _say(f"{name}: {store.pull(name, progress=_say)}")
         return
     for model in store.MODELS.values():
         state = "here" if store.is_present(model.name) else "not here"
-        _say(f"{model.name:12} {model.role:9} {model.size / 1e6:6.1f} MB  {state:9}"
+        _say(f"{model.name:20} {model.role:9} {model.size / 1e6:6.1f} MB  {state:9}"
              f" {model.licence}: {model.quality}")  # fmt: skip
-    _say(f"folder: {store.installed_folder()}")
+    for model in store.HUB_MODELS.values():
+        state = "not here" if store.hub_missing(model.name) else "here"
+        only = "" if model.commercial else " (not for commercial use)"
+        _say(f"{model.name:20} {model.role:9} {model.size / 1e6:6.1f} MB  {state:9}"
+             f" {model.licence}{only}: {model.quality}")  # fmt: skip
+    _say(f"folder: {store.installed_folder()}; of the hub: {store.hub_cache()}")
 
 
 def doctor(json: bool = False) -> None:

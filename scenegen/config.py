@@ -26,8 +26,12 @@ class CreateConfig:
     fov: float | None = None
     """Horizontal field of view of the photograph in degrees. Left out: read from the file, or a
     usual lens where the file does not say."""
+    eye_height: float = 1.6
+    """Height of the camera above the ground, in metres. Where ground is seen, the size of the world
+    comes from it: twice the height makes a world twice as large."""
     depth: str = "auto"
-    """Depth backend; `scenegen doctor` lists them."""
+    """Depth backend; `scenegen doctor` lists them. NAME:FOLDER or NAME:OWNER/MODEL takes other
+    weights, for depth-anything and moge."""
     outpaint: str = "auto"
     """Outpainting backend; `scenegen doctor` lists them."""
     renderer: str = "auto"

@@ -123,7 +123,9 @@ def test_doctor_and_models_answer(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["backends"]["depth"]["prior"]["missing"] is None
     assert cli.main(["models"]) == 0
-    assert "fastdepth" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "fastdepth" in listed
+    assert "CC-BY-NC-4.0 (not for commercial use)" in listed
 
 
 def test_bad_photographs(tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,11 +175,16 @@ def test_bad_choices(
 ) -> None:  # fmt: skip
     out = tmp_path / "w"
     assert "unknown depth backend" in fails(capsys, "create", photo, "--out", out, "--depth", "x")
+    message = fails(capsys, "create", photo, "--out", out, "--eye-height", "0", *FAST)
+    assert "an eye height of 0 m is not one of a photograph" in message
     assert "already holds a world" in fails(capsys, "create", photo, "--out", world)
     assert "unknown path" in fails(capsys, "grow", world, "--path", "sideways")
     assert "is not a world" in fails(capsys, "grow", tmp_path, "--path", "left")
     assert "neither a picture" in fails(capsys, "render", world, "--out", tmp_path / "a.gif")
     assert "no model to pull" in fails(capsys, "models", "pull")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert "HF_HUB_OFFLINE is set" in fails(capsys, "models", "pull", "depth-anything")
     assert "ply" in fails(capsys, "export", world, tmp_path / "a.xyz")
     monkeypatch.setenv("SCENEGEN_MODELS", str(tmp_path / "none"))
     message = fails(capsys, "create", photo, "--out", out, "--depth", "fastdepth")

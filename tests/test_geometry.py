@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from torch import tensor
 
 from renderers import Camera, SceneError
 from scenegen import geometry
 from scenegen.geometry.edges import sharpen
-from scenegen.geometry.ground import ground_aligned, ground_disparity
+from scenegen.geometry.ground import fit_ground, ground_aligned, ground_disparity
 from scenegen.geometry.normals import disparity_normals
 from scenegen.geometry.sky import find_sky
 
@@ -55,6 +56,32 @@ def test_ground_by_hand() -> None:
     px_from_cam = torch.tensor([[100.0, 0, 50], [0, 100, 40], [0, 0, 1]])
     disparity = ground_disparity(80, 100, px_from_cam)
     torch.testing.assert_close(1 / disparity[79, 0], torch.tensor(100 * 1.6 / 39.5))
+
+
+def test_ground_at_another_eye_height_by_hand() -> None:
+    """0.5 m, focal 100 px: 40 px below the horizon 1.25 m away; half the height, half as far."""
+    px_from_cam = torch.tensor([[100.0, 0, 50], [0, 100, 39.5], [0, 0, 1]])
+    torch.testing.assert_close(1 / ground_disparity(80, 100, px_from_cam, 0.5)[79, 0], tensor(1.25))
+    half = ground_disparity(80, 100, px_from_cam, 0.25)[79, 0]
+    torch.testing.assert_close(1 / half, tensor(0.625))
+
+
+def test_ground_fit_by_hand() -> None:
+    """Estimated disparity is half the true one plus 0.02: true = 2 estimated - 0.04.
+
+    With eyes at 3.2 m where the floor was made for 1.6 m, all is twice as far: half of both.
+    """
+    camera = Camera.from_fov(60, 120, 90)
+    truth = ground_disparity(90, 120, camera.px_from_cam).clamp_min(1 / 30)
+    no_sky = torch.zeros(90, 120, dtype=torch.bool)
+    for eye_height, scale, shift in ((1.6, 2.0, -0.04), (3.2, 1.0, -0.02)):
+        fit = fit_ground(1 / (0.5 * truth + 0.02), no_sky, camera.px_from_cam, eye_height)
+        assert fit is not None
+        assert fit.scale == pytest.approx(scale, rel=0.01)
+        assert fit.shift == pytest.approx(shift, abs=0.001)
+    wall = torch.full((90, 120), 3.0)
+    assert fit_ground(wall, no_sky, camera.px_from_cam) is None
+    torch.testing.assert_close(ground_aligned(wall, no_sky, camera.px_from_cam), wall)
 
 
 def test_ground_gives_scale_and_shift_back() -> None:
@@ -114,6 +141,13 @@ def test_every_backend_answers_in_range(name: str, shape: tuple[int, int]) -> No
 def test_the_ground_at_the_feet_is_nearer_than_the_horizon(name: str) -> None:
     result = geometry.estimate(outdoor(192, 288), backend=name)
     assert result.depth[-4:].mean() < 0.7 * result.depth[120:128].mean()
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_the_scale_is_said(name: str) -> None:
+    assert "2.5 m below the camera" in geometry.estimate(outdoor(), name, eye_height=2.5).scale
+    with pytest.raises(SceneError, match=r"0\.05 to 100 metres above the ground"):
+        geometry.estimate(outdoor(), name, eye_height=0.0)
 
 
 def test_default_lens_by_hand() -> None:

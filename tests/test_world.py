@@ -19,7 +19,7 @@ from PIL import Image
 
 import scenegen
 from renderers import Camera, SceneError, make_renderer
-from scenegen.world import Committed, Finished, Loaded, Planned, Retrieved, Skipped
+from scenegen.world import Committed, Finished, Loaded, Planned, Retrieved, Scaled, Skipped
 from scenegen.world.plan import EXTENTS, planned_cameras
 
 SETTINGS = {"quality": "draft", "depth": "prior", "outpaint": "patch", "renderer": "cpu"}
@@ -70,17 +70,18 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_events_tell_the_story_in_order(made: tuple[Path, list]) -> None:
     names = [type(event).__name__ for event in made[1]]
     assert names == [
-        "Loaded", "Committed", "Finished",
+        "Loaded", "Scaled", "Committed", "Finished",
         "Planned", "Retrieved", "Committed", "Skipped", "Retrieved", "Committed", "Finished",
     ]  # fmt: skip
-    loaded, first = made[1][0], made[1][1]
+    loaded, scaled, first = made[1][:3]
     assert isinstance(loaded, Loaded) and "usual lens assumed" in str(loaded)
+    assert isinstance(scaled, Scaled) and "ground supposed 1.6 m below" in str(scaled)
     assert isinstance(first, Committed) and first.step == 0
-    assert isinstance(made[1][3], Planned) and len(made[1][3].cameras) == 3
-    retrieved = made[1][4]
+    assert isinstance(made[1][4], Planned) and len(made[1][4].cameras) == 3
+    retrieved = made[1][5]
     assert isinstance(retrieved, Retrieved) and retrieved.view_ids == (0,)
     assert retrieved.coverage > 0.5
-    skipped = made[1][6]
+    skipped = made[1][7]
     assert isinstance(skipped, Skipped) and skipped.hole_share < 0.001
     assert isinstance(made[1][-1], Finished) and made[1][-1].steps == 3
     assert all(str(event) for event in made[1])
@@ -97,6 +98,37 @@ def test_the_photograph_comes_back_from_its_own_camera(
     assert render.alpha.min() > 0.95
     assert torch.isposinf(render.depth[4, 100:156]).all()  # sky
     assert 1.5 < float(render.depth[-2, 128]) < 5  # the ground near the feet
+
+
+def test_eye_height_sets_the_size_of_the_world_and_is_stated(photo: Path, tmp_path: Path) -> None:
+    """The prior's ground is a plane below the camera: at twice the height it is twice as far.
+
+    28 mm equivalent on 4:3 is a focal length of 256 * 28 / (0.8 * 43.27) = 207.1 px; the centre
+    of row 190 is 94.5 px below the horizon, so its ground is 0.8 * 207.1 / 94.5 = 1.753 m away.
+    """
+    worlds = {
+        height: scenegen.create(
+            photo, tmp_path / f"{height}", extent="photo", eye_height=height, **SETTINGS
+        )
+        for height in (0.8, 1.6)
+    }
+    low, high = (world.render(world.camera0).depth[190, 128] for world in worlds.values())
+    assert float(low) == pytest.approx(1.753, rel=0.02)
+    assert float(high / low) == pytest.approx(2.0, rel=0.02)
+    world = worlds[0.8]
+    assert world.eye_height == world.settings["eye_height"] == 0.8
+    assert "0.8 m below the camera" in world.settings["scale_source"]
+    assert "usual lens assumed" in world.settings["scale_source"]
+    assert world.settings["scale_source"] in (world.folder / "README.txt").read_text()
+
+
+def test_an_eye_height_of_nobody_is_refused_before_anything_is_written(
+    photo: Path, tmp_path: Path
+) -> None:
+    for height in (0.0, -1.0, 1e6, math.nan):
+        with pytest.raises(SceneError, match="is not one of a photograph"):
+            scenegen.create(photo, tmp_path / "w", eye_height=height, **SETTINGS)
+    assert not (tmp_path / "w").exists()
 
 
 def test_growth_fills_what_the_path_uncovers_and_leaves_the_photograph(

@@ -10,16 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scenegen.geometry.base import DEPTH_BACKENDS, Geometry
+    from scenegen.geometry.base import DEPTH_BACKENDS, EYE_HEIGHT, Geometry, choose_depth
     from scenegen.geometry.estimation import default_fov, estimate
 
 _HOME = {
     "DEPTH_BACKENDS": "scenegen.geometry.base",
+    "EYE_HEIGHT": "scenegen.geometry.base",
     "Geometry": "scenegen.geometry.base",
+    "choose_depth": "scenegen.geometry.base",
     "default_fov": "scenegen.geometry.estimation",
     "estimate": "scenegen.geometry.estimation",
 }
-__all__ = ["DEPTH_BACKENDS", "Geometry", "default_fov", "estimate"]
+__all__ = ["DEPTH_BACKENDS", "EYE_HEIGHT", "Geometry", "choose_depth", "default_fov", "estimate"]
 
 
 def __getattr__(name: str) -> Any:

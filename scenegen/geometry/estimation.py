@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers import Camera, SceneError, choose
-from scenegen.geometry.base import DEPTH_BACKENDS, Geometry
+from renderers import Camera, SceneError
+from scenegen.geometry.base import EYE_HEIGHT, Geometry, choose_depth
 from scenegen.geometry.edges import sharpen
+from scenegen.geometry.ground import check_eye_height
 from scenegen.geometry.normals import disparity_normals
 from scenegen.geometry.sky import find_sky
 
@@ -33,17 +34,21 @@ def estimate(
     rgb: Float[Tensor, "h w 3"] | Float[np.ndarray, "h w 3"],
     backend: str = "auto",
     fov_degrees: float | None = None,
+    eye_height: float = EYE_HEIGHT,
 ) -> Geometry:
     """Estimate the geometry behind one image.
 
     Args:
         rgb: Image, sRGB, 0 to 1. A numpy array is taken as well.
-        backend: A name of ``DEPTH_BACKENDS``, or "auto" for the best that runs here.
+        backend: A name of ``DEPTH_BACKENDS``, or "auto" for the best that runs here; see
+            ``choose_depth`` for other weights.
         fov_degrees: Horizontal field of view; a usual lens (28 mm equivalent) when left out.
+        eye_height: Height of the camera above the ground, in metres: where ground is seen, the
+            metres of all depth come from it.
 
     Raises:
-        SceneError: The image is not (h, w, 3), holds NaN or is smaller than 16 pixels, or the
-            backend is unknown or cannot run here.
+        SceneError: The image is not (h, w, 3), holds NaN or is smaller than 16 pixels, the eye
+            height is none, or the backend is unknown or cannot run here.
 
     Not differentiable. The result depends on the pixels and the arguments only.
     """
@@ -60,14 +65,15 @@ def estimate(
             why="it holds NaN or infinite values",
             fix="fill the unknown pixels first",
         )
-    _, estimator = choose("depth", DEPTH_BACKENDS, backend)
+    check_eye_height(eye_height)
+    _, estimator = choose_depth(backend)
     height, width = rgb.shape[:2]
     fov = default_fov(width, height) if fov_degrees is None else fov_degrees
     px_from_cam = Camera.from_fov(fov, width, height).px_from_cam
     with torch.no_grad():
         sky = find_sky(rgb)
-        depth, confidence = estimator().depth(rgb, sky, px_from_cam)
-        depth = sharpen(depth, rgb, sky)
+        estimate = estimator().depth(rgb, sky, px_from_cam, eye_height)
+        depth = sharpen(estimate.depth, rgb, sky)
         normals = disparity_normals(depth, px_from_cam)
     normals = torch.where(sky[..., None], torch.tensor([0.0, 0.0, -1.0]), normals)
     return Geometry(
@@ -75,5 +81,6 @@ def estimate(
         normals=normals,
         sky=sky,
         px_from_cam=px_from_cam,
-        confidence=torch.where(sky, 1.0, confidence),
+        confidence=torch.where(sky, 1.0, estimate.confidence),
+        scale=estimate.scale,
     )

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from scenegen.geometry.ground import ground_aligned
+from scenegen.geometry.base import Estimate
+from scenegen.geometry.ground import fit_ground, on_ground
 from scenegen.geometry.prior import PriorDepth
 from scenegen.models.onnx import onnx_session
 
@@ -38,7 +39,22 @@ class FastDepth:
         rgb: Float[Tensor, "h w 3"],
         sky: Bool[Tensor, "h w"],
         px_from_cam: Float[Tensor, "3 3"],
-    ) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+        eye_height: float,
+    ) -> Estimate:
+        depth = self.answer(rgb, px_from_cam)
+        fit = fit_ground(depth, sky, px_from_cam, eye_height)
+        depth = depth if fit is None else fit.depth(depth)
+        prior = PriorDepth().depth(rgb, sky, px_from_cam, eye_height)
+        weight = WEIGHT_OUTDOORS if sky.any() else WEIGHT
+        depth = depth**weight * prior.depth ** (1 - weight)
+        learnt = f"metres learnt from rooms, as too little ground is seen; {prior.scale}"
+        scale = learnt if fit is None else on_ground(eye_height)
+        return Estimate(depth, torch.full_like(depth, CONFIDENCE), scale)
+
+    def answer(
+        self, rgb: Float[Tensor, "h w 3"], px_from_cam: Float[Tensor, "3 3"]
+    ) -> Float[Tensor, "h w"]:
+        """What the network says on its own, in metres as it learnt them."""
         height, width = rgb.shape[:2]
         square = torch.nn.functional.interpolate(
             rgb.permute(2, 0, 1)[None], (SIDE, SIDE), mode="bilinear", antialias=True
@@ -48,12 +64,7 @@ class FastDepth:
         disparity = kornia.filters.gaussian_blur2d(disparity, (9, 9), (SMOOTH, SMOOTH))
         disparity = torch.nn.functional.interpolate(disparity, (height, width), mode="bicubic")
         zoom = float(px_from_cam[0, 0]) / width / NYU_FOCAL
-        depth = zoom / disparity[0, 0].clamp_min(1.0 / FARTHEST)
-        depth = ground_aligned(depth, sky, px_from_cam)
-        layout, _ = PriorDepth().depth(rgb, sky, px_from_cam)
-        weight = WEIGHT_OUTDOORS if sky.any() else WEIGHT
-        depth = depth**weight * layout ** (1 - weight)
-        return depth, torch.full_like(depth, CONFIDENCE)
+        return zoom / disparity[0, 0].clamp_min(1.0 / FARTHEST)
 
     def _run(self, square: Float[Tensor, "1 3 224 224"]) -> Float[Tensor, "1 1 224 224"]:
         name = self.session.get_inputs()[0].name

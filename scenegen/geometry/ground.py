@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from renderers import SceneError
 from scenegen.geometry.base import EYE_HEIGHT
 from scenegen.geometry.normals import disparity_normals
 
@@ -21,48 +24,103 @@ MAX_SAMPLES = 20_000
 """Ground pixels that the fit uses, evenly chosen."""
 ROUNDS = 12
 """Iterations of reweighted least squares."""
+LOWEST, HIGHEST = 0.05, 100.0
+"""Cameras are held at heights of this range above the ground, in metres."""
+
+
+@dataclass(frozen=True)
+class GroundFit:
+    """Estimated disparity becomes metric as ``scale * disparity + shift``."""
+
+    scale: float
+    shift: float
+    """In 1/metres."""
+
+    def depth(self, depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+        """Estimated depth brought to metres, at most FARTHEST."""
+        return 1.0 / (self.scale / depth + self.shift).clamp_min(1.0 / FARTHEST)
+
+
+def check_eye_height(eye_height: float) -> None:
+    """Refuse a height that no photograph is taken from.
+
+    Raises:
+        SceneError: It is outside LOWEST to HIGHEST, or not a number.
+    """
+    if not LOWEST <= eye_height <= HIGHEST:
+        raise SceneError(
+            f"an eye height of {eye_height:g} m is not one of a photograph",
+            why=f"cameras are held {LOWEST:g} to {HIGHEST:g} metres above the ground",
+            fix="give --eye-height in metres, or leave it out for 1.6",
+        )
+
+
+def on_ground(eye_height: float) -> str:
+    """How it is said that the metres come from the ground."""
+    return f"ground seen, {eye_height:g} m below the camera"
 
 
 def ground_disparity(
-    height: int, width: int, px_from_cam: Float[Tensor, "3 3"]
+    height: int, width: int, px_from_cam: Float[Tensor, "3 3"], eye_height: float = EYE_HEIGHT
 ) -> Float[Tensor, "h w"]:
-    """1/z of a level plane EYE_HEIGHT below the camera; negative above the horizon.
+    """1/z of a level plane below the camera; negative above the horizon.
 
     Args:
         height: Image height, in pixels.
         width: Image width, in pixels.
         px_from_cam: Intrinsics; the horizon is at the row of the principal point.
+        eye_height: How far below the camera the plane is, in metres.
     """
     rows = torch.arange(height) + 0.5
-    slope = (rows - px_from_cam[1, 2]) / (px_from_cam[1, 1] * EYE_HEIGHT)
+    slope = (rows - px_from_cam[1, 2]) / (px_from_cam[1, 1] * eye_height)
     return slope[:, None].expand(height, width)
 
 
-def ground_aligned(
-    depth: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"], px_from_cam: Float[Tensor, "3 3"]
-) -> Float[Tensor, "h w"]:
-    """Bring estimated depth to metres with one scale and shift of its disparity.
+def fit_ground(
+    depth: Float[Tensor, "h w"],
+    sky: Bool[Tensor, "h w"],
+    px_from_cam: Float[Tensor, "3 3"],
+    eye_height: float = EYE_HEIGHT,
+    shifted: bool = True,
+) -> GroundFit | None:
+    """The scale and shift of disparity that put the ground where it has to be.
 
     Where the estimate itself shows ground (a surface facing up, below the horizon), the plane
-    says how far it is; a scale and a shift fitted there robustly (Huber) carry over to all.
-    Where too little ground is seen, the depth comes back as it was.
+    says how far it is; a scale and a shift fitted there robustly (Huber) hold for all.
 
     Args:
         depth: z in metres, up to scale and an offset in disparity.
         sky: Sky pixels, ignored.
         px_from_cam: Intrinsics, in pixels.
+        eye_height: How far below the camera the ground is, in metres.
+        shifted: Whether the disparity may be off by a shift; if not, the scale alone is fitted.
+
+    Returns:
+        The fit; None where too little ground is seen, or the scale would change tenfold.
     """
-    plane = ground_disparity(depth.shape[0], depth.shape[1], px_from_cam)
+    plane = ground_disparity(depth.shape[0], depth.shape[1], px_from_cam, eye_height)
     normals = disparity_normals(_smoothed(depth), px_from_cam)
     below = torch.arange(depth.shape[0])[:, None] > px_from_cam[1, 2] + 0.06 * depth.shape[0]
     ground = (normals[..., 1] < -UPRIGHT) & below & ~sky
     if ground.float().mean() < MIN_SHARE:
-        return depth.clamp(max=FARTHEST)
+        return None
     every = max(1, int(ground.sum()) // MAX_SAMPLES)
-    scale, shift = _fit_line(1.0 / depth[ground][::every], plane[ground][::every])
-    if not 0.1 < scale < 10:
-        return depth.clamp(max=FARTHEST)
-    return 1.0 / (scale / depth + shift).clamp_min(1.0 / FARTHEST)
+    estimated, right = 1.0 / depth[ground][::every], plane[ground][::every]
+    scale, shift = float((right / estimated).median()), 0.0
+    if shifted:
+        scale, shift = _fit_line(estimated, right)
+    return GroundFit(scale, shift) if 0.1 < scale < 10 else None
+
+
+def ground_aligned(
+    depth: Float[Tensor, "h w"],
+    sky: Bool[Tensor, "h w"],
+    px_from_cam: Float[Tensor, "3 3"],
+    eye_height: float = EYE_HEIGHT,
+) -> Float[Tensor, "h w"]:
+    """Bring estimated depth to metres by the ground, or leave it as it was: see fit_ground."""
+    fit = fit_ground(depth, sky, px_from_cam, eye_height)
+    return depth.clamp(max=FARTHEST) if fit is None else fit.depth(depth)
 
 
 def _fit_line(x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from scenegen.geometry.base import Estimate
 from scenegen.geometry.ground import FARTHEST, ground_disparity
 
 COLUMNS, ROWS = 96, 72
@@ -33,9 +34,10 @@ class PriorDepth:
         rgb: Float[Tensor, "h w 3"],
         sky: Bool[Tensor, "h w"],
         px_from_cam: Float[Tensor, "3 3"],
-    ) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+        eye_height: float,
+    ) -> Estimate:
         height, width = rgb.shape[:2]
-        plane = ground_disparity(height, width, px_from_cam)
+        plane = ground_disparity(height, width, px_from_cam, eye_height)
         small = torch.nn.functional.interpolate(
             rgb.permute(2, 0, 1)[None], (ROWS, COLUMNS), mode="bilinear", antialias=True
         )
@@ -48,7 +50,8 @@ class PriorDepth:
         ground_near = torch.minimum(plane, disparity.new_tensor(10.0))
         disparity = torch.where(plane >= standing[None], ground_near, disparity)
         disparity = disparity.clamp_min(1.0 / FARTHEST)
-        return 1.0 / disparity, torch.full_like(disparity, CONFIDENCE)
+        scale = f"level ground supposed {eye_height:g} m below the camera"
+        return Estimate(1.0 / disparity, torch.full_like(disparity, CONFIDENCE), scale)
 
 
 def contact_line(small: Float[Tensor, "1 3 r c"], horizon: float) -> Float[Tensor, " c"]:

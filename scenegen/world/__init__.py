@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Loaded,
         Planned,
         Retrieved,
+        Scaled,
         Skipped,
     )
     from scenegen.world.inventory import memory_json, memory_lines
@@ -31,6 +32,7 @@ _HOME = {
     "Loaded": "scenegen.world.events",
     "Planned": "scenegen.world.events",
     "Retrieved": "scenegen.world.events",
+    "Scaled": "scenegen.world.events",
     "Skipped": "scenegen.world.events",
     "memory_json": "scenegen.world.inventory",
     "memory_lines": "scenegen.world.inventory",
@@ -51,6 +53,7 @@ __all__ = [
     "Planned",
     "Recall",
     "Retrieved",
+    "Scaled",
     "Skipped",
     "World",
     "create",

@@ -15,10 +15,10 @@ from renderers import Camera, SceneError, choose, join, make_renderer
 from renderers.base import RENDERERS
 from scenegen import geometry, splatting
 from scenegen.config import LONG_SIDE, CreateConfig
-from scenegen.geometry import DEPTH_BACKENDS
+from scenegen.geometry.ground import check_eye_height
 from scenegen.image import Photo, load_photo
 from scenegen.outpaint import OUTPAINTERS
-from scenegen.world.events import Committed, Event, Finished, Loaded
+from scenegen.world.events import Committed, Event, Finished, Loaded, Scaled
 from scenegen.world.grow import as_levels
 from scenegen.world.plan import EXTENTS, planned_cameras
 from scenegen.world.store import StepData, Store, check_free
@@ -59,7 +59,7 @@ def create_events(
         settings: Fields of :class:`scenegen.config.CreateConfig`.
 
     Yields:
-        Loaded, Committed for the photograph, then the events of :meth:`World.grow`.
+        Loaded, Scaled, Committed for the photograph, then the events of :meth:`World.grow`.
 
     Raises:
         SceneError: The photograph cannot be used, the folder is taken, or a backend is missing.
@@ -69,7 +69,7 @@ def create_events(
     folder = Path(out)
     check_free(folder)
     names = {
-        "depth": choose("depth", DEPTH_BACKENDS, config.depth)[0],
+        "depth": geometry.choose_depth(config.depth)[0],
         "outpaint": choose("outpaint", OUTPAINTERS, config.outpaint)[0],
         "renderer": choose("renderer", RENDERERS, config.renderer)[0],
     }
@@ -80,7 +80,9 @@ def create_events(
     camera = Camera.from_fov(fov, width, height)
     yield Loaded(picture.name, camera, source, names["depth"], names["outpaint"])
 
-    data, sky_radius = _first_step(rgb, camera, names)
+    data, sky_radius, scale = _first_step(rgb, camera, names, config.eye_height)
+    scale = f"{scale}; field of view {source}"
+    yield Scaled(scale)
     meta = {
         **asdict(config),
         "depth": names["depth"],
@@ -88,6 +90,7 @@ def create_events(
         "photo": picture.name,
         "fov": fov,
         "fov_source": source,
+        "scale_source": scale,
         "sky_radius": sky_radius,
     }
     world = _new_world(folder, meta, names["renderer"])
@@ -124,7 +127,9 @@ def _config(settings: dict[str, Any]) -> CreateConfig:
                 why=f"known are: {', '.join(allowed)}",
                 fix="use one of them",
             )
-    return CreateConfig(**settings)
+    config = CreateConfig(**settings)
+    check_eye_height(config.eye_height)
+    return config
 
 
 def _field_of_view(picture: Photo, config: CreateConfig) -> tuple[float, str]:
@@ -142,9 +147,11 @@ def _field_of_view(picture: Photo, config: CreateConfig) -> tuple[float, str]:
     return geometry.default_fov(width, height), "not stated in the file: a usual lens assumed"
 
 
-def _first_step(rgb: torch.Tensor, camera: Camera, names: dict[str, str]) -> tuple[StepData, float]:
-    """The photograph, lifted, with colours that render as it."""
-    estimate = geometry.estimate(rgb, names["depth"], camera.fov_degrees)
+def _first_step(
+    rgb: torch.Tensor, camera: Camera, names: dict[str, str], eye_height: float
+) -> tuple[StepData, float, str]:
+    """The photograph, lifted and coloured to render as it; radius of the sky; origin of metres."""
+    estimate = geometry.estimate(rgb, names["depth"], camera.fov_degrees, eye_height)
     depth = splatting.snap_flying(estimate.depth)
     finite = depth[torch.isfinite(depth)]
     far = float(finite.max()) if len(finite) else SKY_NEAREST
@@ -154,7 +161,8 @@ def _first_step(rgb: torch.Tensor, camera: Camera, names: dict[str, str]) -> tup
     renderer = make_renderer(names["renderer"])
     coat = splatting.undercoat(rgb, depth, camera, sky_radius=sky_radius)
     splats = splatting.match_colors(splats, rgb, known, camera, renderer, behind=coat)
-    return StepData(splats=join([splats, coat]), rgb=rgb, depth=depth, known=known), sky_radius
+    data = StepData(splats=join([splats, coat]), rgb=rgb, depth=depth, known=known)
+    return data, sky_radius, estimate.scale
 
 
 def _new_world(folder: Path, meta: dict[str, Any], renderer: str) -> World:

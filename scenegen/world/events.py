@@ -30,6 +30,17 @@ class Loaded:
         )
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """The geometry of the photograph is in metres."""
+
+    source: str
+    """Where the metres come from, in plain words."""
+
+    def __str__(self) -> str:
+        return f"scale: {self.source}"
+
+
 @dataclass(frozen=True, eq=False)
 class Planned:
     """The cameras that will be visited, in order."""
@@ -102,4 +113,4 @@ class Finished:
         return f"done: {self.steps} steps, {self.splats:,} splats, {self.seconds:.0f} s"
 
 
-Event = Loaded | Planned | Retrieved | Committed | Skipped | Finished
+Event = Loaded | Scaled | Planned | Retrieved | Committed | Skipped | Finished

@@ -102,6 +102,7 @@ def invent(
     outpaint_backend: str,
     seed: int,
     sky_radius: float,
+    eye_height: float,
 ) -> tuple[StepData, Fit]:
     """Fill a view's hole and lift it: the step's data, and how its depth was fitted."""
     references = [memory.views[view_id] for view_id in view_ids]
@@ -109,7 +110,7 @@ def invent(
         view.rgb, ~view.hole, view.camera, view.depth, references, seed, outpaint_backend
     )
     rgb = as_levels(rgb)
-    estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees)
+    estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees, eye_height)
     fit = fit_disparity(estimate.depth, view.depth, view.solid & ~view.hole)
     depth = continued_depth(estimate.depth, view.depth, view.hole, fit)
 

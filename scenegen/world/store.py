@@ -42,6 +42,8 @@ READ_ME = """This folder is a 3D world made from one photograph by scenegen {ver
 world.db   the journal: every step, its camera, how it was made, and what was changed by hand
 steps/     one folder per step: the splats it added and the view it saw
 
+One unit is one metre: {scale}.
+
 Nothing in here runs code. Moving or copying the whole folder is safe.
 """
 SCHEMA = """
@@ -125,7 +127,8 @@ class Store:
         check_free(folder)
         with _explained(folder):
             (folder / "steps").mkdir(parents=True, exist_ok=True)
-            (folder / "README.txt").write_text(READ_ME.format(version=__version__))
+            scale = meta.get("scale_source", "as estimated from the photograph")
+            (folder / "README.txt").write_text(READ_ME.format(version=__version__, scale=scale))
             store = cls(folder, _connect(folder / "world.db"))
             store._db.execute("PRAGMA journal_mode = WAL")  # the file remembers
             store._db.executescript(SCHEMA)

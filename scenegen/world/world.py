@@ -12,7 +12,7 @@ import torch
 
 from renderers import Camera, Render, Renderer, SceneError, Splats, choose, join, make_renderer
 from renderers.base import RENDERERS
-from scenegen.geometry import DEPTH_BACKENDS
+from scenegen import geometry
 from scenegen.outpaint import OUTPAINTERS
 from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
 from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
@@ -97,8 +97,13 @@ class World:
         return float(self._meta["sky_radius"])
 
     @property
+    def eye_height(self) -> float:
+        """Height of the photograph's camera above the ground, in metres, as it was given."""
+        return float(self._meta.get("eye_height", geometry.EYE_HEIGHT))
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """How the world was made: backends, seed, field of view and its source."""
+        """How the world was made: backends, seed, field of view and scale, and why these."""
         return dict(self._meta)
 
     def render(self, camera: Camera, background: Sequence[float] = (0.0, 0.0, 0.0)) -> Render:
@@ -252,7 +257,7 @@ class World:
         """Fill what these views uncover, without walking there; otherwise as :meth:`grow`."""
         started = time.monotonic()
         yield Planned(tuple(cameras))
-        depth = choose("depth", DEPTH_BACKENDS, self._meta["depth"])[0]
+        depth = geometry.choose_depth(self._meta["depth"])[0]
         painter = choose("outpaint", OUTPAINTERS, self._meta["outpaint"])[0]
         for camera in cameras:
             begun = time.monotonic()
@@ -277,6 +282,7 @@ class World:
                 outpaint_backend=painter,
                 seed=seed,
                 sky_radius=self.sky_radius,
+                eye_height=self.eye_height,
             )
             seconds = time.monotonic() - begun
             info = {
