@@ -40,31 +40,47 @@ def behind_unknown(
     """
     hidden = np.ones(len(points), np.bool_)
     for eye in eyes:
-        seen = np.zeros((len(points), STEPS), np.bool_)
+        seen, left = np.zeros((len(points), STEPS), np.bool_), np.full(len(points), STEPS)
         for sight in sights:
-            _look_through(sight.inverse, sight.lens, sight.pose, eye, points, tolerance, seen)
+            view = sight.inverse, sight.lens, sight.pose
+            _look_through(*view, eye, points, tolerance, seen, left)
         gaps = np.logical_or.accumulate(seen, 1) & ~seen
         hidden &= np.count_nonzero(gaps, 1) >= GAP
     return hidden
 
 
 @kernel()
-def _look_through(inverse, lens, pose, eye, points, tolerance, seen):
-    """Note the points along the lines from ``eye`` that lie in front of what a view shows."""
+def _look_through(inverse, lens, pose, eye, points, tolerance, seen, left):
+    """Note the points along the lines from ``eye`` that lie in front of what a view shows.
+
+    ``left`` counts those of each line that are not noted yet.
+    """
     rows, columns = inverse.shape
+    steps = seen.shape[1]
+    x0, y0, z0 = _placed(pose, eye[0], eye[1], eye[2])
     for i in range(seen.shape[0]):
-        for step in range(seen.shape[1]):
-            if seen[i, step]:
+        if left[i] == 0:
+            continue
+        x1, y1, z1 = _placed(pose, points[i, 0], points[i, 1], points[i, 2])
+        if z0 <= 0.0 and z1 <= 0.0:
+            continue
+        for step in range(steps):
+            share = END * (step + 0.5) / steps
+            depth = z0 + share * (z1 - z0)
+            if seen[i, step] or not depth > 0.0:
                 continue
-            share = END * (step + 0.5) / seen.shape[1]
-            x = eye[0] + share * (points[i, 0] - eye[0])
-            y = eye[1] + share * (points[i, 1] - eye[1])
-            z = eye[2] + share * (points[i, 2] - eye[2])
-            depth = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] * z + pose[2, 3]
-            if not depth > 0.0:
-                continue
-            across = pose[0, 0] * x + pose[0, 1] * y + pose[0, 2] * z + pose[0, 3]
-            down = pose[1, 0] * x + pose[1, 1] * y + pose[1, 2] * z + pose[1, 3]
-            u, v = lens[0] * across / depth + lens[2], lens[1] * down / depth + lens[3]
+            u = lens[0] * (x0 + share * (x1 - x0)) / depth + lens[2]
+            v = lens[1] * (y0 + share * (y1 - y0)) / depth + lens[3]
             if 0.0 <= u < columns and 0.0 <= v < rows:
                 seen[i, step] = depth * inverse[int(v), int(u)] <= 1.0 + tolerance
+                left[i] -= np.int64(seen[i, step])
+
+
+@kernel()
+def _placed(pose, x, y, z):
+    """A point of the world in the camera frame."""
+    return (
+        pose[0, 0] * x + pose[0, 1] * y + pose[0, 2] * z + pose[0, 3],
+        pose[1, 0] * x + pose[1, 1] * y + pose[1, 2] * z + pose[1, 3],
+        pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] * z + pose[2, 3],
+    )
