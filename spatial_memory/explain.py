@@ -15,11 +15,13 @@ from torch import Tensor
 
 from renderers.camera import Camera
 from renderers.surfels import render_surfels
+from spatial_memory.freespace import out_of_sight
 from spatial_memory.memory import ViewMemory
 from spatial_memory.retrieve import on_side
 
-UNEXPLAINED, UNMAPPED = -1, -2
-"""Pixels of an evidence map that show surfels of other views only, and that show none."""
+UNEXPLAINED, UNMAPPED, HIDDEN = -1, -2, -3
+"""Pixels of an evidence map that show surfels of other views only; that show none; and that show
+some only through space that no view has looked through."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,22 @@ def evidence_map(
 
     Returns:
         Index into ``view_ids``; UNEXPLAINED where the surface, or the side of it that faces the
-        camera, was seen by none of them; UNMAPPED where there is no surface.
+        camera, was seen by none of them; UNMAPPED where there is no surface; HIDDEN where a wall
+        that is not mapped is likely to be in the way.
     """
     seen_by, ids = _front(memory, camera, side)
     rows, views = memory.surfels.observers.pairs()
+    shown, points = _shown(memory, seen_by, ids), memory.surfels.points
+    front = np.unique(ids[seen_by])
+    shown = shown[memory.sights.ids]
+    hidden = front[out_of_sight(points[front], shown, memory.sights, [camera])]
     first = np.full(len(memory.surfels), UNEXPLAINED)
     for rank in reversed(range(len(view_ids))):
         first[rows[views == view_ids[rank]]] = rank
     answer = np.full(ids.shape, UNMAPPED)
     answer[ids >= 0] = UNEXPLAINED
     answer[seen_by] = first[ids[seen_by]]
+    answer[seen_by & np.isin(ids, hidden)] = HIDDEN
     return torch.from_numpy(answer)
 
 
@@ -77,11 +85,16 @@ def shares_shown(memory: ViewMemory, camera: Camera, side: int | None = None) ->
         side: Longer side of the grid on which pixels are counted; the memory's when left out.
     """
     seen_by, ids = _front(memory, camera, side or memory.config.evidence_side)
+    shown = _shown(memory, seen_by, ids)
+    return {view_id: float(shown[view_id]) / ids.size for view_id in memory.views}
+
+
+def _shown(memory: ViewMemory, seen_by: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """How many of these pixels each view has seen, by id."""
     pixels = np.bincount(ids[seen_by], minlength=len(memory.surfels))
     rows, views = memory.surfels.observers.pairs()
     size = max(memory.views, default=-1) + 1
-    counts = np.bincount(views, weights=pixels[rows], minlength=size)
-    return {view_id: float(counts[view_id]) / ids.size for view_id in memory.views}
+    return np.bincount(views, weights=pixels[rows], minlength=size)
 
 
 def _front(memory: ViewMemory, camera: Camera, side: int | None) -> tuple[np.ndarray, np.ndarray]:

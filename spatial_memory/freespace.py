@@ -13,15 +13,41 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from renderers.camera import Camera
 from renderers.kernels import kernel
 from spatial_memory.sight import Sight
+from spatial_memory.sights import Sights
+from spatial_memory.views import world_from_cam
 
+WITNESSES = 64
+"""So many views are asked what space they have looked through."""
 STEPS = 32
 """Points that are looked at along each line."""
 GAP = 4
 """So many of them that nobody has looked through, after one that somebody has, are a gap."""
 END = 0.96
 """Share of a line that is looked at: its end is the surface itself."""
+
+
+def out_of_sight(
+    points: np.ndarray, shown: np.ndarray, sights: Sights, cameras: Sequence[Camera]
+) -> np.ndarray:
+    """Which points cameras see only through space that no view has looked through.
+
+    Args:
+        points: (n, 3) float32, in the world, in metres.
+        shown: (v,) how much each view shows of what the cameras see: those that show most are
+            asked, the lower ids of equals.
+        sights: Of all views, in this order.
+        cameras: One or more.
+
+    Returns:
+        (n,) bool.
+    """
+    most = np.lexsort((sights.ids, -shown))[:WITNESSES]
+    witnesses = [sights[i] for i in sights.ids[most[shown[most] > 0]].tolist()]
+    eyes = np.unique([world_from_cam(camera)[:, 3] for camera in cameras], axis=0)
+    return behind_unknown(points, eyes, witnesses, sights.tolerance)
 
 
 def behind_unknown(

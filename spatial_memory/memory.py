@@ -92,7 +92,8 @@ class ViewMemory:
         )
         """All views held, by id."""
         self._surfels = Surfels()
-        self._sights = Sights(c.depth_tolerance)
+        self.sights = Sights(c.depth_tolerance)
+        """How far all views held have seen, by id."""
         self._pinned: set[int] = set()
         self._lock = threading.RLock()
 
@@ -138,11 +139,11 @@ class ViewMemory:
         rules = FuseRules(c.merge_depth_share, c.merge_min_cos)
         with self._lock:
             view_id = self.views.add(view)
-            self._sights.add(view_id, sight)
+            self.sights.add(view_id, sight)
             rank = PROVENANCES.index(provenance)
-            self._surfels.fuse(samples, view_id, rank, self._sights, rules)
+            self._surfels.fuse(samples, view_id, rank, self.sights, rules)
             if c.replace_same_pose:
-                superfluous = replaced(view_id, self._sights, self._surfels.observers)
+                superfluous = replaced(view_id, self.sights, self._surfels.observers)
                 for other in filter(self._may_forget, superfluous):
                     self._drop(other)
             self._keep_budgets(view_id)
@@ -172,7 +173,7 @@ class ViewMemory:
 
     def _drop(self, view_id: int) -> None:
         self.views.remove(view_id)
-        self._sights.remove(view_id)
+        self.sights.remove(view_id)
         self._surfels.drop_view(view_id)
 
     def retrieve(
@@ -201,7 +202,7 @@ class ViewMemory:
         rules = SelectRules(c.evidence_side, c.min_gain, c.min_coverage)
         with self._lock:
             evidence = gather(self._surfels, cameras, masks, rules.side)
-            return select(evidence, self._surfels, self._sights, cameras, k, self._pinned, rules)
+            return select(evidence, self._surfels, self.sights, cameras, k, self._pinned, rules)
 
     def pin(self, view_id: int, pinned: bool = True) -> None:
         """Take this view first in every retrieval and never forget it; or stop doing so.
@@ -251,7 +252,7 @@ class ViewMemory:
         corners = np.clip(corners, -1e30, 1e30)  # planes times infinity would be NaN
         with self._lock:
             around = corners[:1], corners[1:], np.array([np.inf])
-            for view_id in self._sights.reaching(around).tolist():
+            for view_id in self.sights.reaching(around).tolist():
                 self._erase_pixels(view_id, corners)
             return self._surfels.drop_box(*corners)
 
@@ -263,7 +264,7 @@ class ViewMemory:
             return
         rest = replace(view, known=view.known & ~inside)
         self.views.replace(view_id, rest)
-        self._sights.replace(view_id, sight_of(rest, self.config.sight_side))
+        self.sights.replace(view_id, sight_of(rest, self.config.sight_side))
         rows = observers.seen_by(view_id)
         gone = falls_on(view, inside, self._surfels.points[rows])
         observers.withdraw(rows[gone], view_id)
@@ -295,7 +296,7 @@ class ViewMemory:
         memory._pinned = set(saved.pinned)
 
         def look(view_id: int, view: View) -> None:
-            memory._sights.add(view_id, sight_of(view, memory.config.sight_side))
+            memory.sights.add(view_id, sight_of(view, memory.config.sight_side))
 
         storage.restore(saved, memory.views, memory._surfels, look)
         return memory

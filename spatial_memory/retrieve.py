@@ -20,14 +20,12 @@ from renderers.errors import SceneError
 from renderers.evidence import count_evidence
 from renderers.surfels import render_surfels
 from spatial_memory.blocks import SMALLEST, frustum
-from spatial_memory.freespace import behind_unknown
+from spatial_memory.freespace import out_of_sight
 from spatial_memory.reasons import MOST, NEAREST, PINNED, Candidate, Candidates
 from spatial_memory.sights import Sights
 from spatial_memory.surfels import Surfels
-from spatial_memory.views import Array, cam_from_world, lens_of, world_from_cam
+from spatial_memory.views import Array, cam_from_world, lens_of
 
-WITNESSES = 64
-"""So many views are asked what space they have looked through: those that show most."""
 METRE_IN_RADIANS = 0.1
 """Weight of a metre against a radian in the distance between poses (VMem, arXiv 2506.18903)."""
 
@@ -197,10 +195,7 @@ class _Contest:
 
     def _hide(self, points: np.ndarray, sights: Sights, cameras: Sequence[Camera]) -> None:
         """Take out what the cameras see only through space that no view has looked through."""
-        most = np.lexsort((self.ids, -self._alone))[:WITNESSES]
-        witnesses = [sights[i] for i in self.ids[most[self._alone[most] > 0]].tolist()]
-        eyes = np.unique([world_from_cam(camera)[:, 3] for camera in cameras], axis=0)
-        hidden = np.flatnonzero(behind_unknown(points, eyes, witnesses, sights.tolerance))
+        hidden = np.flatnonzero(out_of_sight(points, self._alone, sights, cameras))
         rows, every = self._evidence.surfels[hidden], np.ones(len(self._gains), np.bool_)
         self._observers.add_up(rows, self._open[hidden], every, self._hidden)
         self._gains -= self._hidden

@@ -8,7 +8,7 @@ import torch
 from rooms import SMALL, TARGETS, photograph, remember, stand, strolls, truly_seen
 
 from spatial_memory import ViewMemory, evidence_map, shares_shown, sightings
-from spatial_memory.explain import UNEXPLAINED, UNMAPPED
+from spatial_memory.explain import HIDDEN, UNEXPLAINED, UNMAPPED
 
 MEMORY = remember(strolls(12, seed=3))
 
@@ -36,7 +36,7 @@ def test_the_map_tells_the_truth_about_a_view_and_what_it_cannot_see() -> None:
     truth = torch.from_numpy(truly_seen(target, view).reshape(found.shape))
     assert found.shape == (64, 96)
     assert float(((found == 0) == truth).float().mean()) > 0.93
-    assert set(found.unique().tolist()) <= {0, UNEXPLAINED, UNMAPPED}
+    assert set(found.unique().tolist()) <= {0, UNEXPLAINED, UNMAPPED, HIDDEN}
 
 
 def test_order_decides_who_is_named_and_nobody_means_unexplained() -> None:
@@ -70,3 +70,12 @@ def test_an_empty_memory_has_nothing_to_say() -> None:
     memory.write(*photograph(TARGETS[0]), TARGETS[0])
     memory.forget(0)
     assert sightings(memory) == {}
+
+
+def test_what_lies_behind_unknown_space_is_shown_as_such() -> None:
+    """As in test_memory_freespace: one view on each side of a wall that neither has seen."""
+    memory = remember([stand(-3.0, 0.5, 20.0), stand(0.5, 3.0, 150.0)])
+    target = stand(-2.5, 2.5, 100.0)
+    found = evidence_map(memory, target, [0, 1])
+    assert (found == 0).any() and not (found == 1).any()
+    assert float((found == HIDDEN).double().mean()) > 0.2

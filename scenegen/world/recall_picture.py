@@ -18,7 +18,7 @@ from torch import Tensor
 from scenegen.export.images import to_bytes
 from scenegen.world.recall import Recall
 from spatial_memory import View
-from spatial_memory.explain import UNEXPLAINED, UNMAPPED
+from spatial_memory.explain import HIDDEN, UNEXPLAINED, UNMAPPED
 
 WIDTH, MARGIN, GAP = 1600, 48, 28
 """Size of the picture, of its margin and of the space between blocks, in pixels."""
@@ -40,8 +40,8 @@ COLORS = (
     (140, 140, 20),
 )
 """One per chosen view (the first six by Okabe and Ito: told apart by colour-blind eyes too)."""
-DARK, LIGHT = (118, 118, 122), (214, 214, 212)
-"""Mapped but explained by none of the chosen views; nothing mapped."""
+DARK, LIGHT, MIDDLE = (118, 118, 122), (214, 214, 212), (166, 158, 150)
+"""Mapped but explained by none of the chosen views; nothing mapped; mapped behind the unknown."""
 TINT = 0.7
 """Strength of the colours over the faded render, 0 to 1."""
 FADED = 0.7
@@ -94,6 +94,7 @@ def _evidence(recall: Recall, width: int) -> Image.Image:
     names = [(rank, _color(rank), f"view {recall.choice.view_ids[rank]}") for rank in ranks]
     names.append((UNEXPLAINED, DARK, "mapped, but seen by none of them"))
     names.append((UNMAPPED, LIGHT, "nothing mapped: sky or unknown"))
+    names.append((HIDDEN, MIDDLE, "mapped, but behind space that no view has seen"))
     gray = recall.look.rgb.mean(-1, keepdim=True).expand(-1, -1, 3)
     faded = torch.where(recall.look.hole[..., None], 1.0, 0.5 + 0.5 * gray)
     tints = torch.zeros_like(faded)
