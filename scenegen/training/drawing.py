@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from scenegen.training.recipe import DepthRecipe
 from scenegen.training.shots import Shot, worth_keeping
 from scenegen.training.tracks import (
     COPYRIGHT,
+    Track,
     free_textures,
     missing_tracks,
     read_track,
@@ -170,23 +170,28 @@ def _real_worlds(recipe: DepthRecipe) -> Enter:
     families = {"floor": FLOORS, "wall": WALLS, "any": ("",)}
     pictures = {name: free_textures(licences, words) for name, words in families.items()}
 
-    @cache
-    def usable(held_out: bool) -> list[str]:
-        found = []
-        for name in track_names(held_out):
-            try:
-                read_track(name, licences)
-            except SceneError:
-                continue  # too little of it may be used; the card lists the worlds that were
-            found.append(name)
-        return found
-
     def enter(visit: Visit) -> tuple[str, World]:
         rng = np.random.default_rng((recipe.seed, visit.number, 7))
         if visit.kind == "room":
             return f"room-{visit.number}", RoomWorld(renderer, rng, pictures)
-        names = usable(visit.held_out)
-        name = names[visit.number // len(ROUND) % len(names)]
-        return f"track-{name}", TrackWorld(renderer, read_track(name, licences))
+        turn = visit.number // len(ROUND)
+        track = _usable_track(turn // HELD_OUT_EVERY if visit.held_out else turn, visit, licences)
+        return f"track-{track.name}", TrackWorld(renderer, track)
 
     return enter
+
+
+def _usable_track(turn: int, visit: Visit, licences: Licences) -> Track:
+    """The track whose turn it is, or the next of which enough may be used."""
+    names = track_names(visit.held_out)
+    why = "there are none"
+    for offset in range(len(names)):
+        try:
+            return read_track(names[(turn + offset) % len(names)], licences)
+        except SceneError as error:
+            why = error.why  # the model card lists the tracks that were used
+    raise SceneError(
+        "no track can be trained on",
+        why=why,
+        fix="install supertuxkart-data again, or allow what is under the GPL (--gpl)",
+    )

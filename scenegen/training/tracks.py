@@ -23,7 +23,13 @@ from scenegen.training.spm import SpmPart, read_spm
 
 DATA = Path("/usr/share/games/supertuxkart/data")
 COPYRIGHT = Path("/usr/share/doc/supertuxkart-data/copyright")
-HELD_OUT = ("candela_city", "cornfield_crossing", "scotland", "zengarden")
+HELD_OUT = (
+    "arena_candela_city",
+    "candela_city",
+    "cornfield_crossing",
+    "scotland",
+    "zengarden",
+)
 """Tracks that training never sees."""
 NOT_WORLDS = ("endcutscene", "featunlocked", "gplose", "gpwin", "introcutscene", "introcutscene2")
 """Scenes of the game's films, and odd rooms."""
