@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -310,6 +312,18 @@ def test_ridge_by_hand() -> None:
     """Two equations, x = (1, 2) and y = (2, 4), penalty 5: 10 / (5 + 5) = 1."""
     x, y = torch.tensor([[1.0], [2.0]]).double(), torch.tensor([[2.0], [4.0]]).double()
     assert solve_ridge(x.T @ x, x.T @ y, 5.0).item() == pytest.approx(1.0)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from scenegen.training.__main__ import main\n"
+        "try: main(['depth', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'scipy', 'moderngl'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--smoke" in done.stdout and done.stdout.strip().endswith("[]")
 
 
 def test_smoke_is_small_unless_told() -> None:

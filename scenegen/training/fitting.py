@@ -170,7 +170,7 @@ def _rate(share: float) -> float:
 @torch.no_grad()
 def _follow(state: TrainingState) -> None:
     """Move the running average towards the weights; the first steps count less."""
-    keep = min(AVERAGE, 1 - 1 / (state.step + 1))
+    keep = min(AVERAGE, (1 + state.step) / (10 + state.step))
     for name, value in state.parameters.items():
         state.average[name].lerp_(value, 1 - keep)
 

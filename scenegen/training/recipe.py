@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scenegen.geometry.dpt import DepthLayout
-
 Step = Literal["all", "render", "tokens", "probe", "head", "blocks", "evaluate", "export"]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -19,9 +17,9 @@ class DepthRecipe:
     """Source of every random choice."""
     frames: int = 8000
     """Training frames that are drawn, held-out ones included."""
-    head_samples: int = 112_000
+    head_samples: int = 60_000
     """Images that the head sees while the backbone is frozen."""
-    blocks_samples: int = 27_000
+    blocks_samples: int = 15_000
     """Images that head and last blocks then see together."""
     batch: int = 12
     """Images per step."""
@@ -62,7 +60,3 @@ def smoke_recipe(recipe: DepthRecipe) -> DepthRecipe:
         if getattr(recipe, name) == getattr(plain, name)
     }
     return replace(recipe, **changed)
-
-
-TINY = DepthLayout(width=48, heads=3, depth=8, positions=8, fusion=16, head=16)
-"""The network of a smoke run without the real backbone."""

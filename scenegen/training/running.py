@@ -22,10 +22,12 @@ from scenegen.training.fitting import Stage, fit, plan_stage
 from scenegen.training.frames import frame_notes
 from scenegen.training.probe import fit_base
 from scenegen.training.progress import Deadline, Progress
-from scenegen.training.recipe import TINY, DepthRecipe, Step, smoke_recipe
+from scenegen.training.recipe import DepthRecipe, Step, smoke_recipe
 from scenegen.training.tokens import TokenStore, write_tokens
 
 STAGES: tuple[Stage, ...] = ("head", "blocks")
+TINY = DepthLayout(width=48, heads=3, depth=8, positions=8, fusion=16, head=16)
+"""The network of a smoke run without the real backbone."""
 
 
 def train_depth(
