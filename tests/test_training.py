@@ -36,7 +36,7 @@ from scenegen.training.tokens import Sample
 from scenegen.training.tracks import COPYRIGHT, missing_tracks, read_track
 
 SMALL = DepthRecipe(
-    smoke=True, frames=32, head_samples=160, blocks_samples=16, batch=8, device="cpu"
+    smoke=True, frames=16, head_samples=64, blocks_samples=16, batch=8, device="cpu"
 )
 
 
@@ -59,12 +59,12 @@ def test_smoke_runs_the_whole_recipe_and_says_what_it_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    small = ["--frames", "48", "--head-samples", "480", "--blocks-samples", "32", "--device", "cpu"]
+    small = ["--frames", "48", "--head-samples", "320", "--blocks-samples", "32", "--device", "cpu"]
     assert main(["depth", "--smoke", "--out", str(out), *small]) == 0
     said = capsys.readouterr().out
     assert "boxes drawn in software, no rooms or tracks" in said
     assert "a tiny untrained backbone, because the weights of DINOv2" in said
-    for step in ("render 48/48", "probe", "head 480/480", "blocks 32/32", "evaluate", "export 1/1"):
+    for step in ("render 48/48", "probe", "head 320/320", "blocks 32/32", "evaluate", "export 1/1"):
         assert step in said
     network = load_depth_network(out / "depth.safetensors")
     card = read_card(out / "depth.safetensors")
@@ -85,13 +85,13 @@ def test_smoke_runs_the_whole_recipe_and_says_what_it_lacks(
 def test_a_training_in_pieces_is_the_same_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Cut every 13 times that somebody asks whether the time is over."""
+    """Cut every 7 times that somebody asks whether the time is over."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     list(train_depth(SMALL, whole))
     runs, asked = 0, itertools.count(1)
 
     def passed(deadline: Deadline) -> bool:
-        if next(asked) % 13 == 0:
+        if next(asked) % 7 == 0:
             deadline.end = 0.0
         return deadline.end == 0.0
 
@@ -225,7 +225,7 @@ def test_frames_remember_how_they_came_about(tmp_path: Path) -> None:
     list(train_depth(SMALL, tmp_path / "run", "render"))
     folder = tmp_path / "run" / "frames"
     notes = frame_notes(folder)
-    assert [note.index for note in notes] == list(range(32))
+    assert [note.index for note in notes] == list(range(SMALL.frames))
     held = {note.world for note in notes if note.held_out}
     assert held and not held & {note.world for note in notes if not note.held_out}
     frame = read_frame(folder, notes[3])
