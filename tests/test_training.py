@@ -113,6 +113,7 @@ def test_steps_out_of_order_say_what_to_run_first(tmp_path: Path) -> None:
         ("probe", "run the steps `render` and `tokens` first"),
         ("head", "run the step `probe` first"),
         ("blocks", "run the step `probe` first"),
+        ("evaluate", "run the steps `render` and `tokens` first"),
         ("export", "run the steps `head` and `evaluate` first"),
     ):
         with pytest.raises(SceneError, match=match):

@@ -121,6 +121,9 @@ class DepthHead(nn.Module):
         self.out1 = nn.Conv2d(fusion, layout.head, 3, padding=1)
         self.out2 = nn.Conv2d(layout.head, layout.head, 3, padding=1)
         self.out3 = nn.Conv2d(layout.head, 6, 1)
+        # He et al. 2015: torch's own start fades over these layers, and the last would idle long.
+        for layer in (self.outlines, self.outlines_fine, self.out1, self.out2):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(self.out3.weight)  # training starts from the linear base
         assert self.out3.bias is not None
         with torch.no_grad():
@@ -157,7 +160,10 @@ class DepthNetwork(nn.Module):
         self.base = nn.Linear(4 * layout.width + PLACES, 2)
         """Normalised disparity and sky logit of a token; fitted, not trained."""
         # Tokens are rows of channels; convolutions that keep this order run 1.4 times as fast.
-        self.head = DepthHead(layout).to(memory_format=torch.channels_last)
+        self.head = DepthHead(layout)
+        for value in self.head.parameters():
+            if value.ndim == 4:
+                value.data = value.data.contiguous(memory_format=torch.channels_last)
         self.lens = nn.Sequential(nn.Linear(2 * layout.width, 64), nn.GELU(), nn.Linear(64, 1))
         last = self.lens[2]
         assert isinstance(last, nn.Linear)

@@ -143,6 +143,12 @@ class _Run:
             tables[stage] = evaluate(network, store, stage, self.recipe.blocks, self.device)
             for line in table_lines(tables[stage]):
                 yield Progress("evaluate", len(tables), len(STAGES), line)
+        if not tables:
+            raise SceneError(
+                "there is nothing to measure",
+                why=f"no stage has left weights in {self.folder} yet",
+                fix="run --step head --resume first",
+            )
         (self.folder / "quality.json").write_text(json.dumps(tables, indent=2))
 
     def export(self) -> Iterator[Progress]:
