@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from renderers import Camera, SceneError
-from scenegen.geometry.dpt import DepthPrediction
+from scenegen.geometry.dpt import DepthLayout, DepthNetwork, DepthPrediction, outline_image
 from scenegen.geometry.weights import load_depth_network, read_card
 from scenegen.training import drawing, train_depth
 from scenegen.training.__main__ import main
 from scenegen.training.boxes import BoxWorld
 from scenegen.training.evaluation import compare
+from scenegen.training.fitting import predict
 from scenegen.training.frames import frame_notes, read_frame
 from scenegen.training.furniture import missing_furniture
 from scenegen.training.gl import GlRenderer
@@ -295,6 +296,19 @@ def test_the_truth_loses_nothing_but_its_doubts() -> None:
     wrong = replace(right, disparity=torch.zeros_like(disparity), sky=-right.sky)
     worse, parts = depth_loss(wrong, truth, 1.0)
     assert float(worse) > 1 and parts["sky"] > 10
+
+
+def test_the_last_blocks_start_where_the_cached_tokens_end() -> None:
+    """Blocks that run anew from the third level give what was cached, before they are trained."""
+    torch.manual_seed(0)
+    layout = DepthLayout(width=24, heads=2, depth=12, positions=4, fusion=8, head=8)
+    network, rgb = DepthNetwork(layout).eval(), torch.rand(2, 3, 28, 42)
+    with torch.no_grad():
+        network.head.out3.weight.normal_()
+        levels = network.backbone(rgb)
+        cached = replace(sample(torch.rand(2, 16, 24)), levels=levels, rgb=outline_image(rgb, 2, 3))
+        said = [predict(network, cached, stage, 2).disparity for stage in ("head", "blocks")]
+    torch.testing.assert_close(said[0], said[1])
 
 
 def test_quality_ignores_scale_and_shift_and_knows_a_miss() -> None:

@@ -28,10 +28,12 @@ from scenegen.training.tokens import Sample, TokenStore
 
 Stage = Literal["head", "blocks"]
 
-WARM_UP = 0.02
-"""Share of the steps in which the learning rate rises."""
+WARM_UP, WARM_STEPS = 0.05, 10
+"""Share of the steps in which the learning rate rises, and the fewest of them: AdamW's first
+steps are as long as its rate allows, whatever the gradient, and would undo the stage before."""
 GRADIENT_WEIGHT = (0.5, 2.0)
-"""Weight of the gradients' errors at the beginning and at the end."""
+"""Weight of the gradients' errors at the beginning and at the end of the head's stage; the blocks'
+stage goes on with the last."""
 DECAY, WARY, MOST_NORM = 0.01, (0.9, 0.98), 1.0
 """AdamW's weight decay and betas; gradients longer than the last are shortened to it."""
 AVERAGE = 0.995
@@ -88,11 +90,11 @@ def fit(
     while state.step < plan.steps and not end.passed():
         share = state.step / plan.steps
         for group in state.optimizer.param_groups:
-            group["lr"] = group["peak"] * _rate(share)
+            group["lr"] = group["peak"] * _rate(state.step, plan.steps)
         sample = store.read(batches.of(state.step)).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             prediction = predict(network, sample, plan.stage, recipe.blocks)
-        low, high = GRADIENT_WEIGHT
+        low, high = GRADIENT_WEIGHT if plan.stage == "head" else GRADIENT_WEIGHT[1:] * 2
         loss, parts = depth_loss(prediction, sample, low + (high - low) * share)
         state.optimizer.zero_grad()
         loss.backward()
@@ -162,9 +164,10 @@ def _optimizer(trained: dict[str, nn.Parameter], plan: StagePlan) -> torch.optim
     return torch.optim.AdamW(groups, lr=plan.rate, betas=WARY, weight_decay=DECAY)
 
 
-def _rate(share: float) -> float:
-    """Share of the highest learning rate: a short rise, then half a cosine."""
-    return min(1.0, (share + 1e-3) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
+def _rate(step: int, steps: int) -> float:
+    """Share of the highest learning rate: a short rise, under half a cosine."""
+    rise = max(WARM_UP * steps, min(WARM_STEPS, steps / 2))
+    return min(1.0, (step + 1) / rise) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 @torch.no_grad()
