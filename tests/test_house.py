@@ -22,6 +22,7 @@ FLOORS: tuple[
     ("scenegen.models",),
     ("scenegen.geometry", "scenegen.splatting", "scenegen.outpaint", "scenegen.export"),
     ("scenegen.world",),
+    ("scenegen.training",),
     ("viewer",),
     ("scenegen.doctor",),
     ("scenegen.cli_memory",),
@@ -125,6 +126,7 @@ def test_importing_scenegen_loads_nothing_heavy() -> None:
         "scenegen.models",
         "scenegen.export",
         "scenegen.world",
+        "scenegen.training",
     ],
 )
 def test_lazy_names_are_what_they_say_twice(package: str) -> None:

@@ -1,0 +1,28 @@
+"""How the shipped weights are made: data, tokens, training, evaluation, export.
+
+    python -m scenegen.training depth --out trained            # the whole recipe, resumable
+    python -m scenegen.training depth --smoke --out /tmp/smoke # all of it in small, in minutes
+
+Names load on first use (PEP 562), so that importing the package stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scenegen.training.recipe import DepthRecipe
+    from scenegen.training.running import train_depth
+
+_HOME = {
+    "DepthRecipe": "scenegen.training.recipe",
+    "train_depth": "scenegen.training.running",
+}
+__all__ = ["DepthRecipe", "train_depth"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'scenegen.training' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,33 @@
+"""How a training tells what it does, and when it has to stop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One thing that was done."""
+
+    step: str
+    """The step of the recipe."""
+    done: int
+    total: int
+    """How much of the step is done: frames, files or images."""
+    text: str
+    """What there is to say of it."""
+
+    def __str__(self) -> str:
+        return f"{self.step} {self.done}/{self.total}: {self.text}"
+
+
+class Deadline:
+    """The end of one piece of a training; what is done by then is kept."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+
+    def passed(self) -> bool:
+        """Whether it is time to stop."""
+        return time.monotonic() > self.end
