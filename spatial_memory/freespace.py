@@ -2,9 +2,10 @@
 
 A map of surfaces does not tell free space from space that nobody knows: where no view has seen a
 wall, the map is open, and shows what lies in the next room. But every view has looked through the
-space in front of all that it shows. A line of sight that leaves such space and comes back into it
-further on has crossed what nobody has seen, most likely a wall. (Occupancy grids know the same of
-each voxel: Moravec & Elfes 1985. Here depth maps are asked along few lines instead.)
+space in front of all that it shows, be it new or known from other views. A line of sight that
+leaves such space and comes back into it further on has crossed what nobody has seen, most likely
+a wall. (Occupancy grids know the same of each voxel: Moravec & Elfes 1985. Here depth maps are
+asked along few lines instead.)
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def behind_unknown(
     for eye in eyes:
         seen, left = np.zeros((len(points), STEPS), np.bool_), np.full(len(points), STEPS)
         for sight in sights:
-            view = sight.inverse, sight.lens, sight.pose
+            view = sight.through, sight.lens, sight.pose
             _look_through(*view, eye, points, tolerance, seen, left)
         gaps = np.logical_or.accumulate(seen, 1) & ~seen
         hidden &= np.count_nonzero(gaps, 1) >= GAP

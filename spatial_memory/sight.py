@@ -26,6 +26,8 @@ class Sight:
 
     inverse: np.ndarray
     """(rows, columns) float32 inverse depth, 1/m; 0 is sky, NaN unknown."""
+    through: np.ndarray
+    """The same of all pixels that have a depth, known or not: how far the view has looked."""
     lens: np.ndarray
     """(4,) float64 focal lengths and principal point, in pixels of the grid."""
     pose: np.ndarray
@@ -41,10 +43,14 @@ def sight_of(view: View, side: int) -> Sight:
     height, width = view.depth.shape
     columns, rows = grid_size(width, height, side)
     inverse = np.empty((rows, columns), np.float32)
-    far = _shrink(view.depth.numpy(), view.known.numpy(), inverse)
+    depth, known = view.depth.numpy(), view.known.numpy()
+    far, through = _shrink(depth, known, inverse), inverse
+    if not known.all():
+        through = np.empty_like(inverse)
+        _shrink(depth, np.ones_like(known), through)
     lens = lens_of(view.camera) * np.array([columns / width, rows / height] * 2)
     pose, center = cam_from_world(view.camera), world_from_cam(view.camera)[:, 3]
-    return Sight(inverse, lens, pose, center, far)
+    return Sight(inverse, through, lens, pose, center, far)
 
 
 def seen_from(

@@ -53,6 +53,16 @@ def test_unknown_pixels_prove_nothing_and_the_sky_all() -> None:
     assert not hidden([0.0], 6.0, near, beyond, sight(1.5, np.inf))
 
 
+def test_a_view_has_looked_through_what_it_does_not_hold_itself() -> None:
+    """Generated views hold new pixels only, but were rendered as a whole."""
+    camera = Camera.from_fov(60.0, 32, 24).moved(forward=1.5)
+    rgb, depth = np.zeros((24, 32, 3), np.float32), np.full((24, 32), 2.0, np.float32)
+    known = np.zeros((24, 32), np.bool_)
+    known[:, :4] = True
+    middle = sight_of(make_view(rgb, depth, camera, "generated", known), 32)
+    assert not hidden([0.0], 6.0, sight(0.0, 2.0), sight(3.0, 5.0), middle)
+
+
 def test_the_memory_does_not_look_through_walls_that_it_has_not_seen() -> None:
     """The left view looks past the wall, and the target across what it sees, at the wall."""
     left, right = stand(-3.0, 0.5, 20.0), stand(0.5, 3.0, 150.0)
