@@ -196,6 +196,15 @@ def _off_plane(normals, row, dx, dy, dz):
 
 
 @kernel()
+def _aligned(normals, row, q_normals, m, dx, dy, dz, limit, min_cos):
+    """Whether surfel and sample, a step apart, lie near each other's planes and face alike."""
+    cos = normals[row, 0] * q_normals[m, 0] + normals[row, 1] * q_normals[m, 1]
+    cos += normals[row, 2] * q_normals[m, 2]
+    near = _off_plane(normals, row, dx, dy, dz) <= limit
+    return near and _off_plane(q_normals, m, dx, dy, dz) <= limit and cos > min_cos
+
+
+@kernel()
 def _match(
     q,
     q_normals,
@@ -235,12 +244,7 @@ def _match(
                         if (
                             distance <= reach * reach
                             and (distance < best or (distance == best and row < best_row))
-                            and _off_plane(normals, row, dx, dy, dz) <= limit
-                            and _off_plane(q_normals, m, dx, dy, dz) <= limit
-                            and normals[row, 0] * q_normals[m, 0]
-                            + normals[row, 1] * q_normals[m, 1]
-                            + normals[row, 2] * q_normals[m, 2]
-                            > min_cos
+                            and _aligned(normals, row, q_normals, m, dx, dy, dz, limit, min_cos)
                         ):
                             best, best_row = distance, np.int64(row)
                     row = following[row]
@@ -282,14 +286,8 @@ def _overlay(
                     reach = np.float64(radii[row])
                     if at[row] == level and finest * reach <= radius < finer * reach:
                         dx, dy, dz = points[row, 0] - x, points[row, 1] - y, points[row, 2] - z
-                        if (
-                            dx * dx + dy * dy + dz * dz <= reach * reach
-                            and _off_plane(normals, row, dx, dy, dz) <= limit
-                            and _off_plane(q_normals, m, dx, dy, dz) <= limit
-                            and normals[row, 0] * q_normals[m, 0]
-                            + normals[row, 1] * q_normals[m, 1]
-                            + normals[row, 2] * q_normals[m, 2]
-                            > min_cos
+                        if dx * dx + dy * dy + dz * dz <= reach * reach and _aligned(
+                            normals, row, q_normals, m, dx, dy, dz, limit, min_cos
                         ):
                             if shares[row] == 0.0:
                                 if count == len(rows):

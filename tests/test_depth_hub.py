@@ -20,7 +20,7 @@ from scenegen import geometry, models
 from scenegen.geometry import moge as moge_file
 from scenegen.geometry.depth_anything import Preparation
 from scenegen.geometry.ground import ground_disparity
-from scenegen.geometry.relative import metric_depth
+from scenegen.geometry.relative import metric_depth, scaled_depth
 from scenegen.models import hub
 
 NEEDS_TRANSFORMERS = pytest.mark.skipif(
@@ -133,7 +133,7 @@ def test_a_metric_model_keeps_its_metres_without_ground(tmp_path: Path) -> None:
     no_sky = torch.zeros(64, 64, dtype=torch.bool)
     wall = torch.full((64, 64), 4.0)
     camera = Camera.from_fov(60, 64, 64)
-    depth, scale = network._metric(wall, no_sky, camera.px_from_cam, 1.6)
+    depth, scale = scaled_depth(wall, no_sky, camera.px_from_cam, 1.6)
     torch.testing.assert_close(depth, wall)
     assert "learnt by the network" in scale
     with torch.no_grad():
@@ -254,9 +254,7 @@ def test_the_licence_of_other_models_is_read_from_their_card(tmp_path: Path) -> 
 def test_the_licence_is_said_when_a_model_is_used(
     tiny: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from scenegen.geometry import depth_anything
-
-    depth_anything._say_licence.cache_clear()
+    models.say_licence.cache_clear()
     with caplog.at_level(logging.INFO, "scenegen"):
         geometry.estimate(outdoor(), f"depth-anything:{tiny}")
     assert any("read its model card" in record.message for record in caplog.records)
@@ -371,7 +369,7 @@ def test_moge_is_told_the_lens_and_its_holes_are_far(tmp_path: Path) -> None:
     answer = make().depth(outdoor(30, 40), no_sky, camera.px_from_cam, 1.6)
     torch.testing.assert_close(answer.depth, torch.full((30, 40), 6.0))
     assert (answer.confidence[0] == 0).all() and (answer.confidence[1:] > 0.5).all()
-    assert answer.scale == "metres learnt by the network"
+    assert answer.scale == "metres learnt by the network, as too little ground is seen"
 
 
 @pytest.mark.usefixtures("with_moge")

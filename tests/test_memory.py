@@ -151,7 +151,7 @@ def test_a_view_explains_itself(walk: list[Camera], walked: ViewMemory) -> None:
     for view_id, camera in enumerate(walk):
         hit = walked.retrieve([camera], k=4)
         first = hit.view_ids[0]
-        assert hit.gains[0] > 0.94 and sum(hit.gains[1:]) < 0.03
+        assert hit.coverage > 0.95 and hit.gains[0] > 0.94 and sum(hit.gains[1:]) < 0.03
         assert truly_seen(camera, walk[first]).mean() > 0.98
         itself += first == view_id
     assert itself >= 10

@@ -8,7 +8,6 @@ classes of transformers that do so come and go with torchvision.
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,18 +20,14 @@ from torch.nn.functional import interpolate
 
 from renderers import SceneError
 from scenegen.geometry.base import Estimate
-from scenegen.geometry.ground import FARTHEST, fit_ground, on_ground
-from scenegen.geometry.relative import metric_depth
-from scenegen.models import check_blob, hub_folder, licence_line
-
-logger = logging.getLogger("scenegen")
+from scenegen.geometry.ground import FARTHEST
+from scenegen.geometry.relative import NEAREST, metric_depth, scaled_depth
+from scenegen.models import check_blob, first_line, hub_folder, say_licence
 
 DEFAULT = "depth-anything"
 """The small model, the only one of V2 whose licence is free."""
 CONFIDENCE = 0.8
 """It says nothing of its certainty; between FastDepth (0.5) and a measured depth (1)."""
-NEAREST = 0.1
-"""No surface is placed nearer than this, in metres."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class DepthAnything:
         folder = hub_folder(source)
         self.network, self.prepare = _load(folder)
         self.metric = self.network.config.depth_estimation_type == "metric"
-        _say_licence(source)
+        say_licence(source)
 
     def depth(
         self,
@@ -103,26 +98,10 @@ class DepthAnything:
         pixels = self.prepare(rgb).to(self.network.device)
         answer = self.network(pixel_values=pixels).predicted_depth.float().cpu()  # (1, _, _)
         answer = interpolate(answer[None], rgb.shape[:2], mode="bilinear")[0, 0]
-        if self.metric:
-            depth, scale = self._metric(answer, sky, px_from_cam, eye_height)
-        else:
-            depth, scale = metric_depth(answer, sky, px_from_cam, eye_height)
+        in_metres = scaled_depth if self.metric else metric_depth
+        depth, scale = in_metres(answer, sky, px_from_cam, eye_height)
         depth = depth.clamp(NEAREST, FARTHEST)
         return Estimate(depth, torch.full_like(depth, CONFIDENCE), scale)
-
-    @staticmethod
-    def _metric(
-        answer: Float[Tensor, "h w"],
-        sky: Bool[Tensor, "h w"],
-        px_from_cam: Float[Tensor, "3 3"],
-        eye_height: float,
-    ) -> tuple[Float[Tensor, "h w"], str]:
-        """Metres of the network, scaled to the ground where that is seen."""
-        depth = answer.clamp(NEAREST, FARTHEST)
-        fit = fit_ground(depth, sky, px_from_cam, eye_height, shifted=False)
-        if fit is None:
-            return depth, "metres learnt by the network, as too little ground is seen"
-        return fit.depth(depth), on_ground(eye_height)
 
 
 @lru_cache(maxsize=1)
@@ -154,8 +133,7 @@ def _load(folder: Path) -> tuple[Any, Preparation]:
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # a damaged file surfaces as errors of many kinds
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise SceneError(what, why=why, fix=fix) from error
+        raise SceneError(what, why=first_line(error), fix=fix) from error
     finally:
         theirs.set_verbosity(level)
         if bar:
@@ -169,9 +147,3 @@ def _load(folder: Path) -> tuple[Any, Preparation]:
         raise SceneError(what, why="its weights hold values that are not finite", fix=fix)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return network.eval().to(device), prepare
-
-
-@lru_cache
-def _say_licence(source: str) -> None:
-    """Once per process and model."""
-    logger.info(licence_line(source))

@@ -8,7 +8,6 @@ model.pt, which is read by torch's loader for weights only: it runs no code of t
 from __future__ import annotations
 
 import importlib
-import logging
 import math
 import pickle
 import warnings
@@ -22,18 +21,14 @@ from torch import Tensor
 
 from renderers import SceneError
 from scenegen.geometry.base import Estimate
-from scenegen.geometry.ground import FARTHEST, fit_ground, on_ground
-from scenegen.geometry.relative import metric_depth
-from scenegen.models import check_blob, hub_folder, licence_line
-
-logger = logging.getLogger("scenegen")
+from scenegen.geometry.ground import FARTHEST
+from scenegen.geometry.relative import NEAREST, metric_depth, scaled_depth
+from scenegen.models import check_blob, first_line, hub_folder, say_licence
 
 DEFAULT = "moge"
 """The small model of MoGe-2."""
 CONFIDENCE = 0.85
 """It says nothing of its certainty; a little more than Depth Anything (0.8)."""
-NEAREST = 0.1
-"""No surface is placed nearer than this, in metres."""
 
 
 class MoGe:
@@ -49,7 +44,7 @@ class MoGe:
             SceneError: The files are missing or not such a model.
         """
         self.network = _load(hub_folder(source))
-        _say_licence(source)
+        say_licence(source)
 
     def depth(
         self,
@@ -69,10 +64,7 @@ class MoGe:
         known = torch.isfinite(depth) & (depth > 0)
         depth[~known] = depth[known].max() if known.any() else FARTHEST
         if hasattr(self.network, "scale_head"):
-            depth, scale = depth.clamp(NEAREST, FARTHEST), "metres learnt by the network"
-            fit = fit_ground(depth, sky, px_from_cam, eye_height, shifted=False)
-            if fit is not None:
-                depth, scale = fit.depth(depth), on_ground(eye_height)
+            depth, scale = scaled_depth(depth, sky, px_from_cam, eye_height)
         else:  # MoGe-1: up to scale
             depth, scale = metric_depth(1.0 / depth, sky, px_from_cam, eye_height)
         depth = depth.clamp(NEAREST, FARTHEST)
@@ -90,22 +82,15 @@ def _load(folder: Path) -> Any:
         kept = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
         config, weights = dict(kept["model_config"]), dict(kept["model"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise SceneError(what, why=f"model.pt cannot be read: {why}", fix=fix) from error
+        why = f"model.pt cannot be read: {first_line(error)}"
+        raise SceneError(what, why=why, fix=fix) from error
     module = importlib.import_module(f"moge.model.{'v2' if 'neck' in config else 'v1'}")
     try:
         network = module.MoGeModel(**config)
         lacking = network.load_state_dict(weights, strict=False).missing_keys
     except (TypeError, KeyError, RuntimeError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise SceneError(what, why=why, fix=fix) from error
+        raise SceneError(what, why=first_line(error), fix=fix) from error
     if lacking:
         why = f"its weights lack {len(lacking)} parts, {lacking[0]} among them"
         raise SceneError(what, why=why, fix=fix)
     return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@lru_cache
-def _say_licence(source: str) -> None:
-    """Once per process and model."""
-    logger.info(licence_line(source))

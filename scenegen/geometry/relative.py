@@ -1,4 +1,4 @@
-"""From relative depth to metres: what networks that know no scale leave to be found."""
+"""From what general networks say to metres: the ground decides, where it is seen."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import Tensor
 
 from scenegen.geometry.ground import FARTHEST, fit_ground, on_ground
 
+NEAREST = 0.1
+"""No surface is placed nearer than this, in metres."""
 USUAL_DEPTH, USUAL_DEPTH_OUTDOORS = 3.0, 10.0
 """Median depth supposed where no ground tells, in metres, and where sky is seen."""
 SPREAD = 20.0
@@ -56,3 +58,21 @@ def metric_depth(
     if fit is not None:
         return fit.depth(supposed), f"{on_ground(eye_height)}, by a camera that is not level"
     return supposed, f"no ground seen: a median depth of {usual:g} m supposed"
+
+
+def scaled_depth(
+    depth: Float[Tensor, "h w"],
+    sky: Bool[Tensor, "h w"],
+    px_from_cam: Float[Tensor, "3 3"],
+    eye_height: float,
+) -> tuple[Float[Tensor, "h w"], str]:
+    """Scale metric depth to the ground, where that is seen; arguments as for metric_depth.
+
+    Returns:
+        Depth in metres, finite and positive, and where its scale comes from.
+    """
+    depth = depth.clamp(NEAREST, FARTHEST)
+    fit = fit_ground(depth, sky, px_from_cam, eye_height, shifted=False)
+    if fit is None:
+        return depth, "metres learnt by the network, as too little ground is seen"
+    return fit.depth(depth), on_ground(eye_height)

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
         HUB_MODELS,
         HubModel,
         check_blob,
+        first_line,
         hub_cache,
         hub_folder,
         hub_missing,
         licence_line,
         pull_hub,
+        say_licence,
     )
     from scenegen.models.registry import MODELS, Model, find_model
     from scenegen.models.store import installed_folder, is_present, model_path, pull
@@ -30,11 +32,13 @@ _HOME = {
     "HUB_MODELS": "scenegen.models.hub",
     "HubModel": "scenegen.models.hub",
     "check_blob": "scenegen.models.hub",
+    "first_line": "scenegen.models.hub",
     "hub_cache": "scenegen.models.hub",
     "hub_folder": "scenegen.models.hub",
     "hub_missing": "scenegen.models.hub",
     "licence_line": "scenegen.models.hub",
     "pull_hub": "scenegen.models.hub",
+    "say_licence": "scenegen.models.hub",
     "MODELS": "scenegen.models.registry",
     "Model": "scenegen.models.registry",
     "find_model": "scenegen.models.registry",
@@ -50,6 +54,7 @@ __all__ = [
     "Model",
     "check_blob",
     "find_model",
+    "first_line",
     "hub_cache",
     "hub_folder",
     "hub_missing",
@@ -59,6 +64,7 @@ __all__ = [
     "model_path",
     "pull",
     "pull_hub",
+    "say_licence",
 ]
 
 

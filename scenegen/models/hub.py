@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from renderers.errors import SceneError
@@ -181,6 +182,17 @@ def licence_line(source: str) -> str:
     return f"{known.repo}: licence {known.licence}: NOT for commercial use, nor what it makes"
 
 
+@lru_cache
+def say_licence(source: str) -> None:
+    """Log that line, once per process and model."""
+    logger.info(licence_line(source))
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, short enough for a message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def _card_licence(folder: Path) -> str | None:
     """The licence in the front matter of a model card, where there is one."""
     try:
@@ -228,7 +240,7 @@ def pull_hub(source: str, progress: Callable[[str], None] | None = None) -> Path
     try:
         folder = Path(snapshot_download(repo, allow_patterns=list(PATTERNS)))
     except Exception as error:  # the client raises errors of several HTTP libraries
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise SceneError(what, why=why, fix=f"check name and network, {elsewhere}") from error
+        fix = f"check name and network, {elsewhere}"
+        raise SceneError(what, why=first_line(error), fix=fix) from error
     say(licence_line(source))
     return folder
