@@ -16,7 +16,14 @@ from scenegen import models
 from scenegen.geometry import dinov2
 from scenegen.geometry.dinov2 import DinoV2, missing_backbone, pretrained_backbone
 from scenegen.geometry.dpt import SCALE, DepthLayout, DepthNetwork, outline_image
+from scenegen.geometry.fast_branch import (
+    FastBranch,
+    missing_branch,
+    pretrained_branch,
+    square_image,
+)
 from scenegen.geometry.weights import load_depth_network, pack_depth_network, read_card
+from scenegen.models.onnx import onnx_session
 
 TINY = DepthLayout(width=24, heads=2, depth=4, positions=4, fusion=8, head=8)
 NO_BACKBONE = missing_backbone()
@@ -47,6 +54,31 @@ def test_backbone_is_the_one_in_the_onnx_file() -> None:
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.skipif(missing_branch() is not None, reason=str(missing_branch()))
+def test_the_second_branch_is_the_one_in_the_onnx_file() -> None:
+    square = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    session = onnx_session("fastdepth")
+    expected = [
+        session.run(None, {session.get_inputs()[0].name: x[None].numpy()})[0][0, 0] for x in square
+    ]
+    with torch.no_grad():
+        ours = pretrained_branch().depth(square)
+    np.testing.assert_allclose(ours.numpy(), np.stack(expected), rtol=0, atol=1e-5)
+
+
+def test_the_second_branch_answers_in_deviations_from_its_median() -> None:
+    torch.manual_seed(0)
+    branch = FastBranch()
+    with torch.no_grad():
+        for layer in branch.modules():  # torch's own start lets an image fade over 38 layers
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight)
+        branch.last.weight.abs_()
+        said = branch(torch.rand(2, 3, 224, 224), 16, 24)
+    torch.testing.assert_close(said.flatten(1).median(1).values, torch.zeros(2))
+    torch.testing.assert_close(said.abs().mean((1, 2)), torch.ones(2), atol=1e-2, rtol=0)
+
+
 def test_pretrained_weights_that_are_not_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -54,6 +86,9 @@ def test_pretrained_weights_that_are_not_there(
     assert "not on this machine" in str(missing_backbone())
     with pytest.raises(SceneError, match="scenegen models pull dinov2-s"):
         pretrained_backbone()
+    assert "not on this machine" in str(missing_branch())
+    with pytest.raises(SceneError, match="scenegen models pull fastdepth"):
+        pretrained_branch()
 
 
 def test_levels_are_those_of_the_last_block_of_each_quarter() -> None:
@@ -82,11 +117,11 @@ def test_an_untrained_head_answers_with_the_base() -> None:
     with torch.no_grad():
         network.base.weight.zero_()
         network.base.bias.zero_()
-        network.base.weight[0, 4 * TINY.width + 2] = 1.0
+        network.base.weight[0, 4 * TINY.width + 3] = 1.0
         rgb = torch.rand(1, 3, 70, 70)
         said = network(rgb)
         levels = network.backbone(rgb)
-        base = network.base_alone(levels, 5, 5)
+        base = network.base_alone(levels, torch.zeros(1, 40, 40))
     torch.testing.assert_close(said.disparity, base[:, 0])
     torch.testing.assert_close(
         said.disparity[0, 4::8, 0], torch.linspace(-1, 1, 5), atol=0.1, rtol=0
@@ -99,7 +134,8 @@ def test_cached_tokens_give_what_the_image_gives() -> None:
     network, rgb = tiny(), torch.rand(1, 3, 28, 42)
     with torch.no_grad():
         direct = network(rgb)
-        cached = network.decode(network.backbone(rgb), outline_image(rgb, 2, 3))
+        fast = network.fast(square_image(rgb), 16, 24)
+        cached = network.decode(network.backbone(rgb), outline_image(rgb, 2, 3), fast)
     assert torch.equal(direct.disparity, cached.disparity)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from renderers import Camera, SceneError
 from scenegen.geometry.dpt import DepthLayout, DepthNetwork, DepthPrediction, outline_image
+from scenegen.geometry.fast_branch import normalised, square_image
 from scenegen.geometry.weights import load_depth_network, read_card
 from scenegen.training import drawing, train_depth
 from scenegen.training.__main__ import main
@@ -28,7 +29,7 @@ from scenegen.training.gl import GlRenderer
 from scenegen.training.lens import develop, jpeg
 from scenegen.training.licences import Licences, is_taken
 from scenegen.training.light import daylight, look
-from scenegen.training.losses import depth_loss, normalised
+from scenegen.training.losses import depth_loss
 from scenegen.training.probe import solve_ridge
 from scenegen.training.progress import Deadline
 from scenegen.training.recipe import DepthRecipe, smoke_recipe
@@ -64,7 +65,7 @@ def test_smoke_runs_the_whole_recipe_and_says_what_it_lacks(
     assert main(["depth", "--smoke", "--out", str(out), *small]) == 0
     said = capsys.readouterr().out
     assert "boxes drawn in software, no rooms or tracks" in said
-    assert "a tiny untrained backbone, because the weights of DINOv2" in said
+    assert "tiny untrained branches, because the weights of DINOv2" in said
     for step in ("render 48/48", "probe", "head 320/320", "blocks 32/32", "evaluate", "export 1/1"):
         assert step in said
     network = load_depth_network(out / "depth.safetensors")
@@ -276,7 +277,9 @@ def sample(disparity: torch.Tensor) -> Sample:
     normals = torch.zeros(len(disparity), 3, *disparity.shape[1:])
     normals[:, 2] = -1
     levels = [torch.zeros(len(disparity), 2, 4)] * 4
-    return Sample(levels, normals.abs(), disparity, normals, torch.zeros(len(disparity)))
+    square, fast = torch.zeros(len(disparity), 3, 224, 224), torch.zeros_like(disparity)
+    focal = torch.zeros(len(disparity))
+    return Sample(levels, normals.abs(), square, fast, disparity, normals, focal)
 
 
 def test_the_truth_loses_nothing_but_its_doubts() -> None:
@@ -306,7 +309,10 @@ def test_the_last_blocks_start_where_the_cached_tokens_end() -> None:
     with torch.no_grad():
         network.head.out3.weight.normal_()
         levels = network.backbone(rgb)
-        cached = replace(sample(torch.rand(2, 16, 24)), levels=levels, rgb=outline_image(rgb, 2, 3))
+        square = square_image(rgb)
+        seen = {"rgb": outline_image(rgb, 2, 3), "square": square}
+        seen["fast"] = network.fast(square, 16, 24)
+        cached = replace(sample(torch.rand(2, 16, 24)), levels=levels, **seen)
         said = [predict(network, cached, stage, 2).disparity for stage in ("head", "blocks")]
     torch.testing.assert_close(said[0], said[1])
 

@@ -2,8 +2,9 @@
 
 Vision Transformers for Dense Prediction (Ranftl et al. 2021): four levels of tokens become maps
 of four sizes, fused from coarse to fine. Added here: a linear base that is fitted in closed form
-before training, so that the head only learns what it gets wrong; the image itself beside the
-finest maps, since tokens of 14 pixels hold no outlines; and heads for more than disparity.
+before training, so that the head only learns what it gets wrong; a second branch that knows real
+rooms; the image itself beside the finest maps, since tokens of 14 pixels hold no outlines; and
+heads for more than disparity.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from dataclasses import asdict, dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, relu
+from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from scenegen.geometry.dinov2 import PATCH, DinoV2
+from scenegen.geometry.fast_branch import FastBranch, square_image
 
 NECK = (48, 96, 192, 384)
 """Channels of the four maps, fine to coarse."""
 SCALE = 8
 """Rows and columns of the output per row and column of tokens."""
+FAST_GAIN = 0.2
+"""Normalised disparity times this varies as much as colours do."""
 PLACES = 6
 """Numbers that tell the linear base where a token is: a quadratic in x and y."""
 USUAL_FOCAL = 0.85
@@ -42,8 +46,8 @@ class DepthLayout:
     """Side of the grid that positions were learnt on, in tokens."""
     fusion: int = 32
     """Channels in which the levels are fused."""
-    head: int = 32
-    """Channels before the outputs."""
+    head: int = 16
+    """Channels at the size of the output, where each of them costs most."""
 
     def backbone(self) -> DinoV2:
         """An untrained backbone of these sizes."""
@@ -81,27 +85,27 @@ class Refine(nn.Module):
 class Fuse(nn.Module):
     """Adds a finer map to what came from coarser ones, and doubles the size."""
 
-    def __init__(self, channels: int, first: bool) -> None:
+    def __init__(self, channels: int, out: int, first: bool) -> None:
         super().__init__()
         self.refine1 = None if first else Refine(channels)
         self.refine2 = Refine(channels)
-        self.projection = nn.Conv2d(channels, channels, 1)
+        self.projection = nn.Conv2d(channels, out, 1)
 
     def forward(
         self, x: Float[Tensor, "b c h w"], skip: Tensor | None, size: tuple[int, int]
     ) -> Float[Tensor, "b c _ _"]:
         if self.refine1 is not None and skip is not None:
             x = x + self.refine1(skip)
-        x = interpolate(self.refine2(x), size, mode="bilinear", align_corners=True)
-        return self.projection(x)
+        x = self.projection(self.refine2(x))  # before it grows: the same, at a quarter of the work
+        return interpolate(x, size, mode="bilinear", align_corners=True)
 
 
 class DepthHead(nn.Module):
-    """Four levels of tokens and the image to six planes, SCALE times as fine as the tokens."""
+    """Tokens of four levels, image and other branch to six planes, SCALE times as fine."""
 
     def __init__(self, layout: DepthLayout) -> None:
         super().__init__()
-        width, fusion = layout.width, layout.fusion
+        width, fusion, fine = layout.width, layout.fusion, layout.head
         self.project = nn.ModuleList(nn.Conv2d(width, size, 1) for size in NECK)
         self.resize = nn.ModuleList(
             [
@@ -114,13 +118,15 @@ class DepthHead(nn.Module):
         self.neck = nn.ModuleList(
             nn.Conv2d(size, fusion, 3, padding=1, bias=False) for size in NECK
         )
-        self.fuse = nn.ModuleList(Fuse(fusion, first=level == 3) for level in range(4))
-        self.outlines = nn.Conv2d(3, fusion, 3, padding=1)
-        self.outlines_coarse = nn.Conv2d(fusion, fusion, 3, stride=2, padding=1)
-        self.outlines_fine = nn.Conv2d(fusion, fusion, 3, padding=1)
-        self.out1 = nn.Conv2d(fusion, layout.head, 3, padding=1)
-        self.out2 = nn.Conv2d(layout.head, layout.head, 3, padding=1)
-        self.out3 = nn.Conv2d(layout.head, 6, 1)
+        self.fuse = nn.ModuleList(
+            Fuse(fusion, fusion if level else fine, first=level == 3) for level in range(4)
+        )
+        self.outlines = nn.Conv2d(4, fine, 3, padding=1)
+        self.outlines_coarse = nn.Conv2d(fine, fusion, 3, stride=2, padding=1)
+        self.outlines_fine = nn.Conv2d(fine, fine, 3, padding=1)
+        self.out1 = nn.Conv2d(fine, fine, 3, padding=1)
+        self.out2 = nn.Conv2d(fine, fine, 3, padding=1)
+        self.out3 = nn.Conv2d(fine, 6, 1)
         # He et al. 2015: torch's own start fades over these layers, and the last would idle long.
         for layer in (self.outlines, self.outlines_fine, self.out1, self.out2):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -130,7 +136,10 @@ class DepthHead(nn.Module):
             self.out3.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 0.0, -1.0, 0.0]))
 
     def forward(
-        self, grids: list[Float[Tensor, "b c r s"]], image: Float[Tensor, "b 3 h w"]
+        self,
+        grids: list[Float[Tensor, "b c r s"]],
+        image: Float[Tensor, "b 3 h w"],
+        fast: Float[Tensor, "b h w"],
     ) -> Float[Tensor, "b 6 h w"]:
         maps = [
             neck(resize(project(grid)))
@@ -138,8 +147,8 @@ class DepthHead(nn.Module):
                 self.neck, self.resize, self.project, grids, strict=True
             )
         ]
-        image = image.contiguous(memory_format=torch.channels_last)
-        edges = relu(self.outlines(image - 0.5))
+        planes = torch.cat([image - 0.5, FAST_GAIN * fast[:, None]], dim=1)
+        edges = relu(self.outlines(planes.contiguous(memory_format=torch.channels_last)))
         maps[0] = maps[0] + self.outlines_coarse(edges)
         x = maps[3]
         for level in (3, 2, 1, 0):
@@ -151,17 +160,24 @@ class DepthHead(nn.Module):
 
 
 class DepthNetwork(nn.Module):
-    """Backbone, linear base and head. Differentiable in its weights and in the image."""
+    """Both branches, linear base and head. Differentiable in its weights and in the image."""
 
-    def __init__(self, layout: DepthLayout, backbone: DinoV2 | None = None) -> None:
+    def __init__(
+        self,
+        layout: DepthLayout,
+        backbone: DinoV2 | None = None,
+        fast: FastBranch | None = None,
+    ) -> None:
         super().__init__()
         self.layout = layout
         self.backbone = backbone or layout.backbone()
-        self.base = nn.Linear(4 * layout.width + PLACES, 2)
+        self.fast = fast or FastBranch()
+        self.base = nn.Linear(4 * layout.width + 1 + PLACES, 2)
         """Normalised disparity and sky logit of a token; fitted, not trained."""
-        # Tokens are rows of channels; convolutions that keep this order run 1.4 times as fast.
         self.head = DepthHead(layout)
-        for value in self.head.parameters():
+        # Tokens are rows of channels; the head runs 1.4 times as fast in this order, and the other
+        # branch four times.
+        for value in (*self.head.parameters(), *self.fast.parameters()):
             if value.ndim == 4:
                 value.data = value.data.contiguous(memory_format=torch.channels_last)
         self.lens = nn.Sequential(nn.Linear(2 * layout.width, 64), nn.GELU(), nn.Linear(64, 1))
@@ -173,22 +189,27 @@ class DepthNetwork(nn.Module):
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> DepthPrediction:
         """Images (sRGB, 0 to 1, sides multiples of 14) to predictions on the 8/14 grid."""
         rows, columns = rgb.shape[2] // PATCH, rgb.shape[3] // PATCH
-        return self.decode(self.backbone(rgb), outline_image(rgb, rows, columns))
+        fast = self.fast(square_image(rgb), SCALE * rows, SCALE * columns)
+        return self.decode(self.backbone(rgb), outline_image(rgb, rows, columns), fast)
 
     def decode(
-        self, levels: list[Float[Tensor, "b n c"]], image: Float[Tensor, "b 3 h w"]
+        self,
+        levels: list[Float[Tensor, "b n c"]],
+        image: Float[Tensor, "b 3 h w"],
+        fast: Float[Tensor, "b h w"],
     ) -> DepthPrediction:
         """Predictions from tokens that may come from a cache.
 
         Args:
             levels: What the backbone returned.
             image: The image at the size of the output, from :func:`outline_image`.
+            fast: What the branch ``fast`` says, at the same size.
         """
         rows, columns = image.shape[2] // SCALE, image.shape[3] // SCALE
         levels = [self.backbone.norm(level) for level in levels]
-        base = self._base(levels, rows, columns)
+        base = self._base(levels, fast)
         grids = [level[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)) for level in levels]
-        planes = self.head(grids, image)
+        planes = self.head(grids, image, fast)
         summary = torch.cat([levels[3][:, 0], levels[3][:, 1:].mean(1)], dim=1)
         return DepthPrediction(
             disparity=(base[:, 0] + planes[:, 0]).float(),
@@ -199,25 +220,27 @@ class DepthNetwork(nn.Module):
         )
 
     def base_alone(
-        self, levels: list[Float[Tensor, "b n c"]], rows: int, columns: int
+        self, levels: list[Float[Tensor, "b n c"]], fast: Float[Tensor, "b h w"]
     ) -> Float[Tensor, "b 2 h w"]:
         """Disparity and sky logit of the linear base, without the head: a baseline."""
-        return self._base([self.backbone.norm(level) for level in levels], rows, columns)
+        return self._base([self.backbone.norm(level) for level in levels], fast)
 
     def _base(
-        self, levels: list[Float[Tensor, "b n c"]], rows: int, columns: int
+        self, levels: list[Float[Tensor, "b n c"]], fast: Float[Tensor, "b h w"]
     ) -> Float[Tensor, "b 2 h w"]:
-        base = self.base(base_features(levels, rows, columns))  # (b, n, 2)
+        base = self.base(base_features(levels, fast))  # (b, n, 2)
+        rows, columns = fast.shape[1] // SCALE, fast.shape[2] // SCALE
         base = base.transpose(1, 2).unflatten(2, (rows, columns))
-        size = (SCALE * rows, SCALE * columns)
-        return interpolate(base, size, mode="bicubic", align_corners=False)
+        return interpolate(base, fast.shape[1:], mode="bicubic", align_corners=False)
 
 
 def base_features(
-    levels: list[Float[Tensor, "b n c"]], rows: int, columns: int
+    levels: list[Float[Tensor, "b n c"]], fast: Float[Tensor, "b h w"]
 ) -> Float[Tensor, "b p f"]:
-    """What the linear base sees of each patch: its four normalised tokens, and its place."""
-    tokens = torch.cat([level[:, 1:] for level in levels], dim=2)
+    """What the linear base sees of each patch: four normalised tokens, the other branch, place."""
+    cells = avg_pool2d(fast, SCALE)  # (b, r, s)
+    rows, columns = cells.shape[1:]
+    tokens = torch.cat([*(level[:, 1:] for level in levels), cells.flatten(1)[..., None]], dim=2)
     y = torch.linspace(-1, 1, rows, device=tokens.device, dtype=tokens.dtype)
     x = torch.linspace(-1, 1, columns, device=tokens.device, dtype=tokens.dtype)
     y, x = torch.meshgrid(y, x, indexing="ij")

@@ -18,6 +18,8 @@ from scenegen.training.recipe import DepthRecipe
 
 NAME = "depth"
 """Name of the exported files."""
+STARTS = {"dinov2-s": "DINOv2 ViT-S/14", "fastdepth": "FastDepth"}
+"""Models that the branches start from, and what they are called."""
 
 _PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "boxes": (),
@@ -58,7 +60,7 @@ def export(
         "name": NAME,
         "made_with": f"scenegen-worlds {__version__}",
         "licence": "Apache-2.0",
-        "started_from": _origin() if pretrained else "random weights",
+        "started_from": [_origin(name) for name in STARTS] if pretrained else "random weights",
         "stage": stage,
         "seed": recipe.seed,
         "recipe": asdict(recipe),
@@ -98,10 +100,10 @@ def data_list(notes: list[FrameNote], recipe: DepthRecipe) -> list[dict[str, Any
     return found
 
 
-def _origin() -> dict[str, str]:
-    model = models.find_model("dinov2-s")
+def _origin(name: str) -> dict[str, str]:
+    model = models.find_model(name)
     return {
-        "name": "DINOv2 ViT-S/14",
+        "name": STARTS[name],
         "package": f"{model.package} {model.version}",
         "sha256": model.sha256,
         "licence": model.licence,

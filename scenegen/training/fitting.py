@@ -1,4 +1,4 @@
-"""The fourth and fifth step: train the head on cached tokens, then the last blocks as well.
+"""The fourth and fifth step: train the head on cached tokens, then last blocks and FastDepth too.
 
 The batch of every step follows from the seed and the number of the step, so a stage that was cut
 into pieces gives the same weights as one that was not.
@@ -119,9 +119,9 @@ def fit(
 
 
 def predict(network: DepthNetwork, sample: Sample, stage: Stage, blocks: int) -> DepthPrediction:
-    """Predictions from cached tokens; in the stage ``blocks`` the last ones run anew."""
+    """Predictions from the cache; in the stage ``blocks`` what that trains runs anew."""
     if stage == "head":
-        return network.decode(sample.levels, sample.rgb)
+        return network.decode(sample.levels, sample.rgb, sample.fast)
     backbone = network.backbone
     tokens = sample.levels[2]
     depth = len(backbone.blocks)
@@ -129,7 +129,8 @@ def predict(network: DepthNetwork, sample: Sample, stage: Stage, blocks: int) ->
         for index in range(backbone.levels[2] + 1, depth - blocks):
             tokens = backbone.blocks[index](tokens)
     last = backbone.run(tokens, depth - blocks)
-    return network.decode([*sample.levels[:3], last[-1]], sample.rgb)
+    fast = network.fast(sample.square, *sample.fast.shape[1:])
+    return network.decode([*sample.levels[:3], last[-1]], sample.rgb, fast)
 
 
 def _select(network: DepthNetwork, stage: Stage, blocks: int) -> dict[str, nn.Parameter]:
@@ -146,6 +147,7 @@ def _select(network: DepthNetwork, stage: Stage, blocks: int) -> dict[str, nn.Pa
     prefixes = ["head.", "lens."]
     if stage == "blocks":
         prefixes += [f"backbone.blocks.{index}." for index in range(depth - blocks, depth)]
+        prefixes.append("fast.")
     chosen = {}
     for name, value in network.named_parameters():
         value.requires_grad_(name.startswith(tuple(prefixes)))
@@ -155,8 +157,9 @@ def _select(network: DepthNetwork, stage: Stage, blocks: int) -> dict[str, nn.Pa
 
 
 def _optimizer(trained: dict[str, nn.Parameter], plan: StagePlan) -> torch.optim.AdamW:
-    deep = [value for name, value in trained.items() if name.startswith("backbone.")]
-    rest = [value for name, value in trained.items() if not name.startswith("backbone.")]
+    started = ("backbone.", "fast.")  # these know much already
+    deep = [value for name, value in trained.items() if name.startswith(started)]
+    rest = [value for name, value in trained.items() if not name.startswith(started)]
     boost = HEAD_BOOST if plan.stage == "blocks" else 1.0
     groups = [{"params": rest, "peak": plan.rate * boost}]
     if deep:

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from scenegen.geometry.dpt import DepthPrediction
+from scenegen.geometry.fast_branch import normalised
 from scenegen.training.tokens import Sample
 
-LEAST, MOST = -5.0, 8.0
-"""Range to which the target is clamped, in mean absolute deviations around the median."""
 TRIM = 0.15
 """Share of each image's pixels, those with the largest errors, that count nothing."""
 SCALES = 4
@@ -22,19 +21,6 @@ SKY, NORMALS, FOCAL, CONFIDENCE = 0.2, 0.1, 0.1, 0.05
 """Weights of the smaller heads against the disparity's 1."""
 TRUSTED = 0.3
 """Error of the disparity at which confidence should be 1/e, in deviations."""
-
-
-def normalised(disparity: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-    """Disparity minus the median of the surfaces, over their mean absolute deviation, clamped.
-
-    Args:
-        disparity: 1/z; 0 in the sky, which does not count but is mapped as well.
-    """
-    flat = disparity.flatten(1)
-    surface = torch.where(flat > 0, flat, torch.nan)
-    middle = torch.nan_to_num(surface.nanmedian(1, keepdim=True).values)
-    spread = torch.nan_to_num((surface - middle).abs().nanmean(1, keepdim=True)) + 1e-6
-    return ((flat - middle) / spread).clamp(LEAST, MOST).view_as(disparity)
 
 
 def depth_loss(

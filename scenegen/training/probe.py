@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from scenegen.geometry.dpt import SCALE, DepthNetwork, base_features
-from scenegen.training.losses import normalised
+from scenegen.geometry.fast_branch import normalised
 from scenegen.training.tokens import TokenStore
 
 RIDGE = 2e-3
@@ -39,9 +39,8 @@ def fit_base(network: DepthNetwork, store: TokenStore, seed: int, device: str) -
     used = 0
     for places in store.batches(AT_ONCE, None):
         sample = store.read(places).to(device)
-        rows, columns = sample.disparity.shape[1] // SCALE, sample.disparity.shape[2] // SCALE
         levels = [network.backbone.norm(level) for level in sample.levels]
-        features = base_features(levels, rows, columns)  # (b, p, f)
+        features = base_features(levels, sample.fast)  # (b, p, f)
         targets = _token_targets(sample.disparity)  # (b, p, 2)
         count = min(PER_IMAGE, features.shape[1])
         chosen = torch.from_numpy(rng.permutation(features.shape[1])[:count]).to(device)

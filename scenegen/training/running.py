@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from renderers import SceneError
 from scenegen.geometry.dinov2 import missing_backbone, pretrained_backbone
 from scenegen.geometry.dpt import DepthLayout, DepthNetwork
+from scenegen.geometry.fast_branch import missing_branch, pretrained_branch
 from scenegen.geometry.weights import load_depth_network
 from scenegen.training.cards import export
 from scenegen.training.checkpoints import is_finished, load_average
@@ -76,7 +77,7 @@ class _Run:
     def __init__(self, recipe: DepthRecipe, folder: Path, end: Deadline) -> None:
         self.recipe, self.folder, self.end = recipe, folder, end
         self.device = _device(recipe)
-        self.without = missing_backbone()
+        self.without = missing_backbone() or missing_branch()
 
     def claim(self, resume: bool) -> None:
         """Make the folder that of this recipe."""
@@ -106,10 +107,10 @@ class _Run:
         self._finished_drawing()
         network = self._network()
         if self.recipe.smoke and self.without:
-            text = f"smoke: a tiny untrained backbone, because {self.without}"
+            text = f"smoke: tiny untrained branches, because {self.without}"
             yield Progress("tokens", 0, 0, text)
         places = self.folder / "frames", self.folder / "tokens"
-        yield from write_tokens(self.recipe, *places, network.backbone, self.device, self.end)
+        yield from write_tokens(self.recipe, *places, network, self.device, self.end)
 
     def probe(self) -> Iterator[Progress]:
         path = self.folder / "base.safetensors"
@@ -176,17 +177,17 @@ class _Run:
     def _network(self, with_base: bool = False) -> DepthNetwork:
         torch.manual_seed(self.recipe.seed)
         if self.without is None:
-            backbone = pretrained_backbone()
-            network = DepthNetwork(DepthLayout(fusion=self.recipe.fusion), backbone)
+            layout = DepthLayout(fusion=self.recipe.fusion)
+            network = DepthNetwork(layout, pretrained_backbone(), pretrained_branch())
         elif self.recipe.smoke:
             network = DepthNetwork(TINY)
             _scatter(network)
         else:
             raise SceneError(
-                "cannot train without the backbone",
+                "cannot train without what it starts from",
                 why=self.without,
-                fix="`scenegen models pull dinov2-s` and pip install 'scenegen-worlds[training]',"
-                " or try --smoke",
+                fix="`scenegen models pull dinov2-s fastdepth` and"
+                " pip install 'scenegen-worlds[training]', or try --smoke",
             )
         if with_base:
             self._load_base(network)

@@ -1,8 +1,10 @@
-"""The second step: the frozen backbone looks at every frame once; its tokens go to disk.
+"""The second step: both frozen branches look at every frame once; their answers go to disk.
 
 A shard is a safetensors file of frames of one shape:
   tokens     (n, 4, 1 + patches, width) float16: the levels before the final norm
   rgb        (n, 3, h, w) uint8, on the grid of the output (8 x 8 cells per token), as are
+  square     (n, 3, 224, 224) uint8: the image as the branch FastDepth takes it
+  fast       (n, h, w) float16: what that branch says, normalised disparity
   disparity  (n, h, w) float16: 1/z per metre, 0 in the sky
   normals    (n, 3, h, w) int8: unit normals times 127
   log_focal  (n) float32: natural logarithm of the focal length over the longer side
@@ -24,13 +26,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from renderers import SceneError
-from scenegen.geometry.dinov2 import PATCH, DinoV2
-from scenegen.geometry.dpt import SCALE, outline_image
+from scenegen.geometry.dinov2 import PATCH
+from scenegen.geometry.dpt import SCALE, DepthNetwork, outline_image
+from scenegen.geometry.fast_branch import square_image
 from scenegen.geometry.normals import disparity_normals
 from scenegen.training.frames import Frame, FrameNote, frame_notes, read_frame
 from scenegen.training.progress import Deadline, Progress
 from scenegen.training.recipe import DepthRecipe
 
+SAVED = ("tokens", "rgb", "square", "fast", "disparity", "normals", "log_focal")
+"""What a shard holds of every frame."""
 AT_ONCE = 8
 """Frames that the backbone looks at together."""
 
@@ -41,6 +46,8 @@ class Sample:
 
     levels: list[Float[Tensor, "b n c"]]
     rgb: Float[Tensor, "b 3 h w"]
+    square: Float[Tensor, "b 3 224 224"]
+    fast: Float[Tensor, "b h w"]
     disparity: Float[Tensor, "b h w"]
     normals: Float[Tensor, "b 3 h w"]
     log_focal: Float[Tensor, " b"]
@@ -48,12 +55,17 @@ class Sample:
     def to(self, device: str) -> Sample:
         """The same on another device."""
         levels = [level.to(device) for level in self.levels]
-        rest = (self.rgb, self.disparity, self.normals, self.log_focal)
+        rest = (self.rgb, self.square, self.fast, self.disparity, self.normals, self.log_focal)
         return Sample(levels, *(value.to(device) for value in rest))
 
 
 def write_tokens(
-    recipe: DepthRecipe, frames: Path, folder: Path, backbone: DinoV2, device: str, end: Deadline
+    recipe: DepthRecipe,
+    frames: Path,
+    folder: Path,
+    network: DepthNetwork,
+    device: str,
+    end: Deadline,
 ) -> Iterator[Progress]:
     """Write all shards that are not there yet.
 
@@ -62,7 +74,7 @@ def write_tokens(
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups = _groups(frame_notes(frames), recipe.shard)
-    backbone = backbone.to(device).eval()
+    network = network.to(device).eval()
     for done, (name, notes) in enumerate(groups, start=1):
         path = folder / f"{name}.safetensors"
         if path.exists():
@@ -70,7 +82,7 @@ def write_tokens(
         if end.passed():
             return
         parts = [
-            _look(backbone, [read_frame(frames, note) for note in notes[i : i + AT_ONCE]], device)
+            _look(network, [read_frame(frames, note) for note in notes[i : i + AT_ONCE]], device)
             for i in range(0, len(notes), AT_ONCE)
         ]
         arrays = {key: torch.cat([part[key] for part in parts]).contiguous() for key in parts[0]}
@@ -96,15 +108,18 @@ def _groups(notes: list[FrameNote], size: int) -> list[tuple[str, list[FrameNote
 
 
 @torch.inference_mode()
-def _look(backbone: DinoV2, frames: list[Frame], device: str) -> dict[str, Tensor]:
+def _look(network: DepthNetwork, frames: list[Frame], device: str) -> dict[str, Tensor]:
     pixels = np.stack([frame.rgb for frame in frames])
     rgb = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().to(device) / 255
     rows, columns = rgb.shape[2] // PATCH, rgb.shape[3] // PATCH
     small = outline_image(rgb, rows, columns).clamp(0, 1)
+    square = square_image(rgb)
     targets = [_targets(frame, SCALE * rows, SCALE * columns) for frame in frames]
     return {
-        "tokens": torch.stack(backbone(rgb), dim=1).half().cpu(),
+        "tokens": torch.stack(network.backbone(rgb), dim=1).half().cpu(),
         "rgb": (small * 255).round().byte().cpu(),
+        "square": (square.clamp(0, 1) * 255).round().byte().cpu(),
+        "fast": network.fast(square, SCALE * rows, SCALE * columns).half().cpu(),
         "disparity": torch.stack([disparity for disparity, _ in targets]),
         "normals": torch.stack([normals for _, normals in targets]),
         "log_focal": torch.tensor(
@@ -180,11 +195,13 @@ class TokenStore:
         """One batch."""
         rows = {
             key: torch.cat([self.files[f].get_slice(key)[r : r + 1] for f, r in places])
-            for key in ("tokens", "rgb", "disparity", "normals", "log_focal")
+            for key in SAVED
         }
         return Sample(
             levels=list(rows["tokens"].float().unbind(1)),
             rgb=rows["rgb"].float() / 255,
+            square=rows["square"].float() / 255,
+            fast=rows["fast"].float(),
             disparity=rows["disparity"].float(),
             normals=rows["normals"].float() / 127,
             log_focal=rows["log_focal"],
