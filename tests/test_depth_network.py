@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ from renderers import SceneError
 from scenegen import models
 from scenegen.geometry import dinov2
 from scenegen.geometry.dinov2 import DinoV2, missing_backbone, pretrained_backbone
-from scenegen.geometry.dpt import SCALE, DepthLayout, DepthNetwork, outline_image
+from scenegen.geometry.dpt import (
+    SCALE,
+    DepthLayout,
+    DepthNetwork,
+    DepthPrediction,
+    fuse,
+    outline_image,
+)
 from scenegen.geometry.fast_branch import (
     FastBranch,
     missing_branch,
@@ -117,14 +125,15 @@ def test_an_untrained_head_answers_with_the_base() -> None:
     with torch.no_grad():
         network.base.weight.zero_()
         network.base.bias.zero_()
-        network.base.weight[0, 4 * TINY.width + 3] = 1.0
+        network.base.weight[0, 4 * TINY.width + 2] = 1.0
         rgb = torch.rand(1, 3, 70, 70)
         said = network(rgb)
         levels = network.backbone(rgb)
-        base = network.base_alone(levels, torch.zeros(1, 40, 40))
-    torch.testing.assert_close(said.disparity, base[:, 0])
+        base = network.base_alone(levels, 5, 5)
+    first = network.decode(levels, outline_image(rgb, 5, 5))
+    torch.testing.assert_close(first.disparity, base[:, 0])
     torch.testing.assert_close(
-        said.disparity[0, 4::8, 0], torch.linspace(-1, 1, 5), atol=0.1, rtol=0
+        first.disparity[0, 4::8, 0], torch.linspace(-1, 1, 5), atol=0.1, rtol=0
     )
     assert float(said.log_focal) == pytest.approx(math.log(0.85))
     torch.testing.assert_close(said.normals[0, :, 0, 0], torch.tensor([0.0, 0.0, -1.0]))
@@ -135,8 +144,35 @@ def test_cached_tokens_give_what_the_image_gives() -> None:
     with torch.no_grad():
         direct = network(rgb)
         fast = network.fast(square_image(rgb), 16, 24)
-        cached = network.decode(network.backbone(rgb), outline_image(rgb, 2, 3), fast)
-    assert torch.equal(direct.disparity, cached.disparity)
+        cached = network.decode(network.backbone(rgb), outline_image(rgb, 2, 3))
+    assert torch.equal(direct.disparity, fuse(cached, fast))
+    assert torch.equal(direct.normals, cached.normals)
+
+
+def test_the_branches_are_averaged_in_rooms_only() -> None:
+    """Rows 4, 2, 1, and sky: median 2, mean deviation (2 + 0 + 1) / 3 = 1; the other says 0."""
+    plane = torch.tensor([[[4.0], [2.0], [1.0], [0.0]]])
+    sky = torch.tensor([[[-1.0], [-1.0], [-1.0], [1.0]]])
+    empty = torch.zeros_like(plane)
+    normals, lens = torch.zeros(1, 3, 4, 1), torch.zeros(1)
+    said = DepthPrediction(plane, sky, normals, empty, lens, torch.tensor([50.0]))
+    room = fuse(said, empty)
+    torch.testing.assert_close(room, torch.tensor([[[1.0], [0.0], [-0.5], [-2.0]]]))
+    street = fuse(replace(said, indoors=torch.tensor([-50.0])), empty)
+    torch.testing.assert_close(street, torch.tensor([[[2.0], [0.0], [-1.0], [-2.0]]]))
+
+
+def test_noise_on_tokens_is_that_of_its_seed() -> None:
+    network, rgb = tiny(), torch.rand(1, 3, 28, 42)
+    with torch.no_grad():
+        network.base.weight.normal_()
+        levels, image = network.backbone(rgb), outline_image(rgb, 2, 3)
+        plain, one, same, other = (
+            network.decode(levels, image, seed and torch.Generator().manual_seed(seed)).disparity
+            for seed in (None, 1, 1, 2)
+        )
+    assert torch.equal(one, same)
+    assert not torch.allclose(one, plain) and not torch.allclose(one, other)
 
 
 def written(folder: Path) -> Path:

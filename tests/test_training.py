@@ -16,7 +16,7 @@ import torch
 
 from renderers import Camera, SceneError
 from scenegen.geometry.dpt import DepthLayout, DepthNetwork, DepthPrediction, outline_image
-from scenegen.geometry.fast_branch import normalised, square_image
+from scenegen.geometry.fast_branch import normalised
 from scenegen.geometry.weights import load_depth_network, read_card
 from scenegen.training import drawing, train_depth
 from scenegen.training.__main__ import main
@@ -267,19 +267,21 @@ def test_licences_by_hand(tmp_path: Path) -> None:
 
 def test_normalised_disparity_by_hand() -> None:
     """Surfaces 1, 2, 3, 4, 9: median 3, mean deviation (2 + 1 + 0 + 1 + 6) / 5 = 2; sky -1.5."""
-    said = normalised(torch.tensor([[[1.0, 2.0, 3.0], [4.0, 9.0, 0.0]]]))
+    disparity = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 9.0, 0.0]]])
+    said = normalised(disparity, disparity > 0)
     torch.testing.assert_close(said, torch.tensor([[[-1.0, -0.5, 0.0], [0.5, 3.0, -1.5]]]))
-    assert torch.isfinite(normalised(torch.zeros(1, 4, 4))).all()
-    assert normalised(torch.tensor([[[1.0, 1.0, 1.0, 50.0]]])).max() <= 8
+    all_sky = torch.zeros(1, 4, 4)
+    assert torch.isfinite(normalised(all_sky, all_sky > 0)).all()
+    steep = torch.tensor([[[1.0, 1.0, 1.0, 50.0]]])
+    assert normalised(steep, steep > 0).max() <= 8
 
 
 def sample(disparity: torch.Tensor) -> Sample:
     normals = torch.zeros(len(disparity), 3, *disparity.shape[1:])
     normals[:, 2] = -1
     levels = [torch.zeros(len(disparity), 2, 4)] * 4
-    square, fast = torch.zeros(len(disparity), 3, 224, 224), torch.zeros_like(disparity)
-    focal = torch.zeros(len(disparity))
-    return Sample(levels, normals.abs(), square, fast, disparity, normals, focal)
+    fast, one = torch.zeros_like(disparity), torch.zeros(len(disparity))
+    return Sample(levels, normals.abs(), fast, disparity, normals, one, one)
 
 
 def test_the_truth_loses_nothing_but_its_doubts() -> None:
@@ -287,11 +289,12 @@ def test_the_truth_loses_nothing_but_its_doubts() -> None:
     disparity[:, :4] = 0
     truth = sample(disparity)
     right = DepthPrediction(
-        disparity=normalised(disparity).requires_grad_(),
+        disparity=normalised(disparity, disparity > 0).requires_grad_(),
         sky=torch.where(disparity <= 0, 30.0, -30.0),
         normals=truth.normals,
         confidence=torch.full_like(disparity, 30.0),
         log_focal=truth.log_focal,
+        indoors=torch.full((2,), -30.0),
     )
     loss, parts = depth_loss(right, truth, 1.0)
     assert float(loss.detach()) == pytest.approx(0, abs=1e-5)
@@ -309,10 +312,7 @@ def test_the_last_blocks_start_where_the_cached_tokens_end() -> None:
     with torch.no_grad():
         network.head.out3.weight.normal_()
         levels = network.backbone(rgb)
-        square = square_image(rgb)
-        seen = {"rgb": outline_image(rgb, 2, 3), "square": square}
-        seen["fast"] = network.fast(square, 16, 24)
-        cached = replace(sample(torch.rand(2, 16, 24)), levels=levels, **seen)
+        cached = replace(sample(torch.rand(2, 16, 24)), levels=levels, rgb=outline_image(rgb, 2, 3))
         said = [predict(network, cached, stage, 2).disparity for stage in ("head", "blocks")]
     torch.testing.assert_close(said[0], said[1])
 

@@ -88,6 +88,11 @@ def _needs(model: str) -> str | None:
     return None if models.is_present(model) else f"its weights ({model}) are not on this machine"
 
 
+def _not_shipped() -> str | None:
+    path = models.shipped_path("depth")
+    return None if path.is_file() else f"its weights ({path}) are not there"
+
+
 @dataclass(frozen=True)
 class _Hub:
     """What a backend of the hub needs beside its weights."""
@@ -125,6 +130,12 @@ DEPTH_BACKENDS: dict[str, Backend] = {  # best first
         lambda: _ANYTHING.missing("depth-anything"),
         _ANYTHING.fix("depth-anything"),
         "hub model: relative depth of any scene; metres from the ground it sees",
+    ),
+    "dpt": Backend(
+        "scenegen.geometry.trained:TrainedDepth",
+        _not_shipped,
+        "install scenegen-worlds again, or use another --depth",
+        "our own network, shipped: relative depth of any scene; metres from the ground it sees",
     ),
     "fastdepth": Backend(
         "scenegen.geometry.fastdepth:FastDepth",

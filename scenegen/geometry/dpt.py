@@ -2,30 +2,33 @@
 
 Vision Transformers for Dense Prediction (Ranftl et al. 2021): four levels of tokens become maps
 of four sizes, fused from coarse to fine. Added here: a linear base that is fitted in closed form
-before training, so that the head only learns what it gets wrong; a second branch that knows real
-rooms; the image itself beside the finest maps, since tokens of 14 pixels hold no outlines; and
-heads for more than disparity.
+before training, so that the head only learns what it gets wrong; the image itself beside the
+finest maps, since tokens of 14 pixels hold no outlines; heads for more than disparity; and a
+second branch, trained on its own, whose answer is averaged in where the scene is a room.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, relu
+from torch.nn.functional import interpolate, relu
 
 from scenegen.geometry.dinov2 import PATCH, DinoV2
-from scenegen.geometry.fast_branch import FastBranch, square_image
+from scenegen.geometry.fast_branch import FastBranch, normalised, square_image
 
 NECK = (48, 96, 192, 384)
 """Channels of the four maps, fine to coarse."""
 SCALE = 8
 """Rows and columns of the output per row and column of tokens."""
-FAST_GAIN = 0.2
-"""Normalised disparity times this varies as much as colours do."""
+TOKEN_NOISE = 0.4
+"""Standard deviation of the noise on normalised tokens in training. A ridge of 0.2 per token, the
+square of about this, was the best for the base on photographs."""
+FAST_SHARE = 0.5
+"""Weight of the second branch in a room; outdoors it has none."""
 PLACES = 6
 """Numbers that tell the linear base where a token is: a quadratic in x and y."""
 USUAL_FOCAL = 0.85
@@ -68,6 +71,8 @@ class DepthPrediction:
     """Logit of how far the disparity can be trusted."""
     log_focal: Float[Tensor, " b"]
     """Natural logarithm of the focal length over the longer side of the image."""
+    indoors: Float[Tensor, " b"]
+    """Logit of the image showing a room."""
 
 
 class Refine(nn.Module):
@@ -101,7 +106,7 @@ class Fuse(nn.Module):
 
 
 class DepthHead(nn.Module):
-    """Tokens of four levels, image and other branch to six planes, SCALE times as fine."""
+    """Four levels of tokens and the image to six planes, SCALE times as fine as the tokens."""
 
     def __init__(self, layout: DepthLayout) -> None:
         super().__init__()
@@ -121,7 +126,7 @@ class DepthHead(nn.Module):
         self.fuse = nn.ModuleList(
             Fuse(fusion, fusion if level else fine, first=level == 3) for level in range(4)
         )
-        self.outlines = nn.Conv2d(4, fine, 3, padding=1)
+        self.outlines = nn.Conv2d(3, fine, 3, padding=1)
         self.outlines_coarse = nn.Conv2d(fine, fusion, 3, stride=2, padding=1)
         self.outlines_fine = nn.Conv2d(fine, fine, 3, padding=1)
         self.out1 = nn.Conv2d(fine, fine, 3, padding=1)
@@ -136,10 +141,7 @@ class DepthHead(nn.Module):
             self.out3.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 0.0, -1.0, 0.0]))
 
     def forward(
-        self,
-        grids: list[Float[Tensor, "b c r s"]],
-        image: Float[Tensor, "b 3 h w"],
-        fast: Float[Tensor, "b h w"],
+        self, grids: list[Float[Tensor, "b c r s"]], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b 6 h w"]:
         maps = [
             neck(resize(project(grid)))
@@ -147,8 +149,8 @@ class DepthHead(nn.Module):
                 self.neck, self.resize, self.project, grids, strict=True
             )
         ]
-        planes = torch.cat([image - 0.5, FAST_GAIN * fast[:, None]], dim=1)
-        edges = relu(self.outlines(planes.contiguous(memory_format=torch.channels_last)))
+        image = image.contiguous(memory_format=torch.channels_last)
+        edges = relu(self.outlines(image - 0.5))
         maps[0] = maps[0] + self.outlines_coarse(edges)
         x = maps[3]
         for level in (3, 2, 1, 0):
@@ -172,7 +174,7 @@ class DepthNetwork(nn.Module):
         self.layout = layout
         self.backbone = backbone or layout.backbone()
         self.fast = fast or FastBranch()
-        self.base = nn.Linear(4 * layout.width + 1 + PLACES, 2)
+        self.base = nn.Linear(4 * layout.width + PLACES, 2)
         """Normalised disparity and sky logit of a token; fitted, not trained."""
         self.head = DepthHead(layout)
         # Tokens are rows of channels; the head runs 1.4 times as fast in this order, and the other
@@ -180,73 +182,100 @@ class DepthNetwork(nn.Module):
         for value in (*self.head.parameters(), *self.fast.parameters()):
             if value.ndim == 4:
                 value.data = value.data.contiguous(memory_format=torch.channels_last)
-        self.lens = nn.Sequential(nn.Linear(2 * layout.width, 64), nn.GELU(), nn.Linear(64, 1))
+        # Of the whole image: its focal length, and whether it shows a room.
+        self.lens = nn.Sequential(nn.Linear(2 * layout.width, 64), nn.GELU(), nn.Linear(64, 2))
         last = self.lens[2]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
-        nn.init.constant_(last.bias, math.log(USUAL_FOCAL))
+        with torch.no_grad():
+            last.bias.copy_(torch.tensor([math.log(USUAL_FOCAL), 0.0]))
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> DepthPrediction:
         """Images (sRGB, 0 to 1, sides multiples of 14) to predictions on the 8/14 grid."""
         rows, columns = rgb.shape[2] // PATCH, rgb.shape[3] // PATCH
+        said = self.decode(self.backbone(rgb), outline_image(rgb, rows, columns))
         fast = self.fast(square_image(rgb), SCALE * rows, SCALE * columns)
-        return self.decode(self.backbone(rgb), outline_image(rgb, rows, columns), fast)
+        return replace(said, disparity=fuse(said, fast))
 
     def decode(
         self,
         levels: list[Float[Tensor, "b n c"]],
         image: Float[Tensor, "b 3 h w"],
-        fast: Float[Tensor, "b h w"],
+        noise: torch.Generator | None = None,
     ) -> DepthPrediction:
-        """Predictions from tokens that may come from a cache.
+        """Predictions from tokens that may come from a cache, without the second branch.
 
         Args:
             levels: What the backbone returned.
             image: The image at the size of the output, from :func:`outline_image`.
-            fast: What the branch ``fast`` says, at the same size.
+            noise: Source of noise on the tokens, in training: drawn scenes differ from
+                photographs, and what holds under noise holds there better.
         """
         rows, columns = image.shape[2] // SCALE, image.shape[3] // SCALE
-        levels = [self.backbone.norm(level) for level in levels]
-        base = self._base(levels, fast)
+        levels = [_noisy(self.backbone.norm(level), noise) for level in levels]
+        base = self._base(levels, rows, columns)
         grids = [level[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)) for level in levels]
-        planes = self.head(grids, image, fast)
+        planes = self.head(grids, image)
         summary = torch.cat([levels[3][:, 0], levels[3][:, 1:].mean(1)], dim=1)
+        lens = self.lens(summary).float()
         return DepthPrediction(
             disparity=(base[:, 0] + planes[:, 0]).float(),
             sky=(base[:, 1] + planes[:, 1]).float(),
             normals=nn.functional.normalize(planes[:, 2:5].float(), dim=1),
             confidence=planes[:, 5].float(),
-            log_focal=self.lens(summary)[:, 0].float(),
+            log_focal=lens[:, 0],
+            indoors=lens[:, 1],
         )
 
     def base_alone(
-        self, levels: list[Float[Tensor, "b n c"]], fast: Float[Tensor, "b h w"]
+        self, levels: list[Float[Tensor, "b n c"]], rows: int, columns: int
     ) -> Float[Tensor, "b 2 h w"]:
         """Disparity and sky logit of the linear base, without the head: a baseline."""
-        return self._base([self.backbone.norm(level) for level in levels], fast)
+        return self._base([self.backbone.norm(level) for level in levels], rows, columns)
 
     def _base(
-        self, levels: list[Float[Tensor, "b n c"]], fast: Float[Tensor, "b h w"]
+        self, levels: list[Float[Tensor, "b n c"]], rows: int, columns: int
     ) -> Float[Tensor, "b 2 h w"]:
-        base = self.base(base_features(levels, fast))  # (b, n, 2)
-        rows, columns = fast.shape[1] // SCALE, fast.shape[2] // SCALE
+        base = self.base(base_features(levels, rows, columns))  # (b, n, 2)
         base = base.transpose(1, 2).unflatten(2, (rows, columns))
-        return interpolate(base, fast.shape[1:], mode="bicubic", align_corners=False)
+        size = (SCALE * rows, SCALE * columns)
+        return interpolate(base, size, mode="bicubic", align_corners=False)
+
+
+def fuse(said: DepthPrediction, fast: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+    """Normalised disparity of both branches together: in rooms their mean.
+
+    They learnt from different worlds and err differently, which a mean makes use of and training
+    on either world would not.
+
+    Args:
+        said: What the first branch says.
+        fast: What the second one does.
+    """
+    share = FAST_SHARE * said.indoors.sigmoid()[:, None, None]
+    sky = said.sky > 0
+    own = normalised(said.disparity, ~sky)
+    return torch.where(sky, own, torch.lerp(own, fast, share))
 
 
 def base_features(
-    levels: list[Float[Tensor, "b n c"]], fast: Float[Tensor, "b h w"]
+    levels: list[Float[Tensor, "b n c"]], rows: int, columns: int
 ) -> Float[Tensor, "b p f"]:
-    """What the linear base sees of each patch: four normalised tokens, the other branch, place."""
-    cells = avg_pool2d(fast, SCALE)  # (b, r, s)
-    rows, columns = cells.shape[1:]
-    tokens = torch.cat([*(level[:, 1:] for level in levels), cells.flatten(1)[..., None]], dim=2)
+    """What the linear base sees of each patch: its four normalised tokens, and its place."""
+    tokens = torch.cat([level[:, 1:] for level in levels], dim=2)
     y = torch.linspace(-1, 1, rows, device=tokens.device, dtype=tokens.dtype)
     x = torch.linspace(-1, 1, columns, device=tokens.device, dtype=tokens.dtype)
     y, x = torch.meshgrid(y, x, indexing="ij")
     place = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=-1)
     place = place.reshape(1, -1, PLACES).expand(len(tokens), -1, -1)
     return torch.cat([tokens, place], dim=2)
+
+
+def _noisy(tokens: Float[Tensor, "b n c"], source: torch.Generator | None) -> Tensor:
+    if source is None:
+        return tokens
+    noise = torch.randn(tokens.shape, generator=source).to(tokens.device, tokens.dtype)
+    return tokens + TOKEN_NOISE * noise
 
 
 def outline_image(

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
@@ -94,17 +94,21 @@ class FastBranch(nn.Module):
         smooth = avg_pool2d(disparity[:, None], 3, 1, 1, count_include_pad=False)
         size = (height, width)
         smooth = interpolate(smooth, size, mode="bilinear", antialias=True, align_corners=False)
-        return normalised(smooth[:, 0])
+        smooth = smooth[:, 0]
+        return normalised(smooth, smooth > 0)
 
 
-def normalised(disparity: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+def normalised(
+    disparity: Float[Tensor, "b h w"], surfaces: Bool[Tensor, "b h w"]
+) -> Float[Tensor, "b h w"]:
     """Disparity minus the median of the surfaces, over their mean absolute deviation, clamped.
 
     Args:
-        disparity: 1/z; 0 in the sky, which does not count but is mapped as well.
+        disparity: 1/z, or what is linear in it.
+        surfaces: What is not sky. The sky does not count, but is mapped as well.
     """
     flat = disparity.flatten(1)
-    surface = torch.where(flat > 0, flat, torch.nan)
+    surface = torch.where(surfaces.flatten(1), flat, torch.nan)
     middle = torch.nan_to_num(surface.nanmedian(1, keepdim=True).values)
     spread = torch.nan_to_num((surface - middle).abs().nanmean(1, keepdim=True)) + 1e-6
     return ((flat - middle) / spread).clamp(LEAST, MOST).view_as(disparity)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         say_licence,
     )
     from scenegen.models.registry import MODELS, Model, find_model
+    from scenegen.models.shipped import shipped_path
     from scenegen.models.store import installed_folder, is_present, model_path, pull
 
 _HOME = {
@@ -42,6 +43,7 @@ _HOME = {
     "MODELS": "scenegen.models.registry",
     "Model": "scenegen.models.registry",
     "find_model": "scenegen.models.registry",
+    "shipped_path": "scenegen.models.shipped",
     "installed_folder": "scenegen.models.store",
     "is_present": "scenegen.models.store",
     "model_path": "scenegen.models.store",
@@ -65,6 +67,7 @@ __all__ = [
     "pull",
     "pull_hub",
     "say_licence",
+    "shipped_path",
 ]
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64
 from scipy.stats import rankdata
 
-from scenegen.geometry.dpt import DepthNetwork
+from scenegen.geometry.dpt import SCALE, DepthNetwork, fuse
 from scenegen.training.fitting import Stage, predict
 from scenegen.training.tokens import Sample, TokenStore
 
@@ -101,17 +101,18 @@ def mean_delta1(table: Table, method: str) -> float:
 
 
 def _answers(network: DepthNetwork, sample: Sample, stage: Stage, blocks: int) -> dict[str, Array]:
-    said = predict(network, sample, stage, blocks).disparity
-    height, width = said.shape[1:]
-    base = network.base_alone(sample.levels, sample.fast)[:, 0]
+    said = predict(network, sample, stage, blocks)
+    height, width = said.disparity.shape[1:]
+    base = network.base_alone(sample.levels, height // SCALE, width // SCALE)[:, 0]
     rows = np.broadcast_to(np.arange(height)[:, None], (height, width))
     numpy: Callable[[torch.Tensor], Array] = lambda x: x.double().cpu().numpy()  # noqa: E731
     return {
-        "constant": np.zeros(said.shape),
-        "ramp": np.broadcast_to(rows, said.shape).astype(np.float64),
+        "constant": np.zeros(said.disparity.shape),
+        "ramp": np.broadcast_to(rows, said.disparity.shape).astype(np.float64),
         "fastdepth": numpy(sample.fast),
         "base": numpy(base),
-        stage: numpy(said),
+        stage: numpy(said.disparity),
+        "fused": numpy(fuse(said, sample.fast)),
     }
 
 

@@ -1,4 +1,4 @@
-"""The fourth and fifth step: train the head on cached tokens, then last blocks and FastDepth too.
+"""The fourth and fifth step: train the head on cached tokens, then the last blocks as well.
 
 The batch of every step follows from the seed and the number of the step, so a stage that was cut
 into pieces gives the same weights as one that was not.
@@ -93,7 +93,8 @@ def fit(
             group["lr"] = group["peak"] * _rate(state.step, plan.steps)
         sample = store.read(batches.of(state.step)).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            prediction = predict(network, sample, plan.stage, recipe.blocks)
+            noise = torch.Generator().manual_seed(state.step)
+            prediction = predict(network, sample, plan.stage, recipe.blocks, noise)
         low, high = GRADIENT_WEIGHT if plan.stage == "head" else GRADIENT_WEIGHT[1:] * 2
         loss, parts = depth_loss(prediction, sample, low + (high - low) * share)
         state.optimizer.zero_grad()
@@ -118,10 +119,19 @@ def fit(
     network.eval()
 
 
-def predict(network: DepthNetwork, sample: Sample, stage: Stage, blocks: int) -> DepthPrediction:
-    """Predictions from the cache; in the stage ``blocks`` what that trains runs anew."""
+def predict(
+    network: DepthNetwork,
+    sample: Sample,
+    stage: Stage,
+    blocks: int,
+    noise: torch.Generator | None = None,
+) -> DepthPrediction:
+    """Predictions from cached tokens; in the stage ``blocks`` the last ones run anew.
+
+    Without the second branch; ``noise`` is that of :meth:`DepthNetwork.decode`.
+    """
     if stage == "head":
-        return network.decode(sample.levels, sample.rgb, sample.fast)
+        return network.decode(sample.levels, sample.rgb, noise)
     backbone = network.backbone
     tokens = sample.levels[2]
     depth = len(backbone.blocks)
@@ -129,8 +139,7 @@ def predict(network: DepthNetwork, sample: Sample, stage: Stage, blocks: int) ->
         for index in range(backbone.levels[2] + 1, depth - blocks):
             tokens = backbone.blocks[index](tokens)
     last = backbone.run(tokens, depth - blocks)
-    fast = network.fast(sample.square, *sample.fast.shape[1:])
-    return network.decode([*sample.levels[:3], last[-1]], sample.rgb, fast)
+    return network.decode([*sample.levels[:3], last[-1]], sample.rgb, noise)
 
 
 def _select(network: DepthNetwork, stage: Stage, blocks: int) -> dict[str, nn.Parameter]:
@@ -147,7 +156,6 @@ def _select(network: DepthNetwork, stage: Stage, blocks: int) -> dict[str, nn.Pa
     prefixes = ["head.", "lens."]
     if stage == "blocks":
         prefixes += [f"backbone.blocks.{index}." for index in range(depth - blocks, depth)]
-        prefixes.append("fast.")
     chosen = {}
     for name, value in network.named_parameters():
         value.requires_grad_(name.startswith(tuple(prefixes)))
@@ -157,9 +165,8 @@ def _select(network: DepthNetwork, stage: Stage, blocks: int) -> dict[str, nn.Pa
 
 
 def _optimizer(trained: dict[str, nn.Parameter], plan: StagePlan) -> torch.optim.AdamW:
-    started = ("backbone.", "fast.")  # these know much already
-    deep = [value for name, value in trained.items() if name.startswith(started)]
-    rest = [value for name, value in trained.items() if not name.startswith(started)]
+    deep = [value for name, value in trained.items() if name.startswith("backbone.")]
+    rest = [value for name, value in trained.items() if not name.startswith("backbone.")]
     boost = HEAD_BOOST if plan.stage == "blocks" else 1.0
     groups = [{"params": rest, "peak": plan.rate * boost}]
     if deep:

@@ -12,8 +12,9 @@ from scenegen.geometry.dpt import SCALE, DepthNetwork, base_features
 from scenegen.geometry.fast_branch import normalised
 from scenegen.training.tokens import TokenStore
 
-RIDGE = 2e-3
-"""Weight of the coefficients' squares, per token."""
+RIDGE = 0.2
+"""Weight of the coefficients' squares, per token. Less fits drawn scenes better and photographs
+worse."""
 PER_IMAGE = 110
 """Tokens of each image that are used."""
 SKY_LOGIT = 3.0
@@ -39,8 +40,9 @@ def fit_base(network: DepthNetwork, store: TokenStore, seed: int, device: str) -
     used = 0
     for places in store.batches(AT_ONCE, None):
         sample = store.read(places).to(device)
+        rows, columns = sample.disparity.shape[1] // SCALE, sample.disparity.shape[2] // SCALE
         levels = [network.backbone.norm(level) for level in sample.levels]
-        features = base_features(levels, sample.fast)  # (b, p, f)
+        features = base_features(levels, rows, columns)  # (b, p, f)
         targets = _token_targets(sample.disparity)  # (b, p, 2)
         count = min(PER_IMAGE, features.shape[1])
         chosen = torch.from_numpy(rng.permutation(features.shape[1])[:count]).to(device)
@@ -65,5 +67,5 @@ def solve_ridge(
 def _token_targets(disparity: Float[Tensor, "b h w"]) -> Float[Tensor, "b p 2"]:
     """Mean normalised disparity and sky logit over the cells of each token."""
     sky = SKY_LOGIT * (2.0 * (disparity <= 0).float() - 1.0)
-    both = torch.stack([normalised(disparity), sky], dim=1)
+    both = torch.stack([normalised(disparity, disparity > 0), sky], dim=1)
     return avg_pool2d(both, SCALE).flatten(2).transpose(1, 2)

@@ -3,8 +3,7 @@
 A shard is a safetensors file of frames of one shape:
   tokens     (n, 4, 1 + patches, width) float16: the levels before the final norm
   rgb        (n, 3, h, w) uint8, on the grid of the output (8 x 8 cells per token), as are
-  square     (n, 3, 224, 224) uint8: the image as the branch FastDepth takes it
-  fast       (n, h, w) float16: what that branch says, normalised disparity
+  fast       (n, h, w) float16: what the branch FastDepth says, normalised disparity
   disparity  (n, h, w) float16: 1/z per metre, 0 in the sky
   normals    (n, 3, h, w) int8: unit normals times 127
   log_focal  (n) float32: natural logarithm of the focal length over the longer side
@@ -34,7 +33,7 @@ from scenegen.training.frames import Frame, FrameNote, frame_notes, read_frame
 from scenegen.training.progress import Deadline, Progress
 from scenegen.training.recipe import DepthRecipe
 
-SAVED = ("tokens", "rgb", "square", "fast", "disparity", "normals", "log_focal")
+SAVED = ("tokens", "rgb", "fast", "disparity", "normals", "log_focal")
 """What a shard holds of every frame."""
 AT_ONCE = 8
 """Frames that the backbone looks at together."""
@@ -46,16 +45,17 @@ class Sample:
 
     levels: list[Float[Tensor, "b n c"]]
     rgb: Float[Tensor, "b 3 h w"]
-    square: Float[Tensor, "b 3 224 224"]
     fast: Float[Tensor, "b h w"]
     disparity: Float[Tensor, "b h w"]
     normals: Float[Tensor, "b 3 h w"]
     log_focal: Float[Tensor, " b"]
+    indoors: Float[Tensor, " b"]
+    """1 where the frame was taken in a room, 0 outside."""
 
     def to(self, device: str) -> Sample:
         """The same on another device."""
         levels = [level.to(device) for level in self.levels]
-        rest = (self.rgb, self.square, self.fast, self.disparity, self.normals, self.log_focal)
+        rest = (self.rgb, self.fast, self.disparity, self.normals, self.log_focal, self.indoors)
         return Sample(levels, *(value.to(device) for value in rest))
 
 
@@ -113,13 +113,11 @@ def _look(network: DepthNetwork, frames: list[Frame], device: str) -> dict[str, 
     rgb = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().to(device) / 255
     rows, columns = rgb.shape[2] // PATCH, rgb.shape[3] // PATCH
     small = outline_image(rgb, rows, columns).clamp(0, 1)
-    square = square_image(rgb)
     targets = [_targets(frame, SCALE * rows, SCALE * columns) for frame in frames]
     return {
         "tokens": torch.stack(network.backbone(rgb), dim=1).half().cpu(),
         "rgb": (small * 255).round().byte().cpu(),
-        "square": (square.clamp(0, 1) * 255).round().byte().cpu(),
-        "fast": network.fast(square, SCALE * rows, SCALE * columns).half().cpu(),
+        "fast": network.fast(square_image(rgb), SCALE * rows, SCALE * columns).half().cpu(),
         "disparity": torch.stack([disparity for disparity, _ in targets]),
         "normals": torch.stack([normals for _, normals in targets]),
         "log_focal": torch.tensor(
@@ -200,9 +198,9 @@ class TokenStore:
         return Sample(
             levels=list(rows["tokens"].float().unbind(1)),
             rgb=rows["rgb"].float() / 255,
-            square=rows["square"].float() / 255,
             fast=rows["fast"].float(),
             disparity=rows["disparity"].float(),
             normals=rows["normals"].float() / 127,
             log_focal=rows["log_focal"],
+            indoors=torch.tensor([float(self.kinds[place] != "track") for place in places]),
         )

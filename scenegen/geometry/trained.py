@@ -1,0 +1,74 @@
+"""The depth network that was trained for this project and is shipped with it."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from scenegen.geometry.base import Estimate
+from scenegen.geometry.dinov2 import PATCH
+from scenegen.geometry.dpt import DepthNetwork, DepthPrediction
+from scenegen.geometry.ground import FARTHEST
+from scenegen.geometry.relative import NEAREST, metric_depth
+from scenegen.geometry.weights import load_depth_network
+from scenegen.models import shipped_path
+
+AREA = 252 * 336
+"""Pixels that the network looks at: as many as in its training."""
+FAR_SHARE = 0.02
+"""This share of the surfaces counts as the farthest."""
+BEYOND, BEYOND_OUTDOORS = 1.0, 0.1
+"""The network leaves open where disparity is zero. It is put as far beyond the farthest surfaces
+as these are beyond the median, times the first, or times the second where sky is seen."""
+
+
+class TrainedDepth:
+    """See :class:`scenegen.geometry.base.DepthEstimator`. Runs on a GPU where there is one."""
+
+    def __init__(self) -> None:
+        self.network = _load(shipped_path("depth"))
+
+    def depth(
+        self,
+        rgb: Float[Tensor, "h w 3"],
+        sky: Bool[Tensor, "h w"],
+        px_from_cam: Float[Tensor, "3 3"],
+        eye_height: float,
+    ) -> Estimate:
+        said = ask(self.network, rgb)
+        disparity, trust = (
+            interpolate(plane[:, None].cpu(), rgb.shape[:2], mode="bilinear")[0, 0]
+            for plane in (said.disparity, said.confidence.sigmoid())
+        )
+        depth, scale = metric_depth(_from_zero(disparity, sky), sky, px_from_cam, eye_height)
+        return Estimate(depth.clamp(NEAREST, FARTHEST), trust, scale)
+
+
+@torch.no_grad()
+def ask(network: DepthNetwork, rgb: Float[Tensor, "h w 3"]) -> DepthPrediction:
+    """What the network says of one image of any size and shape."""
+    height, width = rgb.shape[:2]
+    zoom = math.sqrt(AREA / (height * width))
+    size = [max(1, round(zoom * side / PATCH)) * PATCH for side in (height, width)]
+    planes = rgb.permute(2, 0, 1)[None].to(next(network.parameters()).device)
+    return network(interpolate(planes, size, mode="bicubic", antialias=True).clamp(0, 1))
+
+
+def _from_zero(disparity: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Disparity whose zero, which the network leaves open, is supposed."""
+    surfaces = disparity[~sky] if bool((~sky).any()) else disparity.flatten()
+    far, middle = (surfaces.quantile(q) for q in (FAR_SHARE, 0.5))
+    beyond = BEYOND_OUTDOORS if sky.any() else BEYOND
+    return (disparity - far + beyond * (middle - far)).clamp_min(1e-3 * (middle - far))
+
+
+@lru_cache(maxsize=1)
+def _load(path: Path) -> DepthNetwork:
+    """The network, ready to answer. Kept: each view of a world needs it."""
+    return load_depth_network(path).to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,77 @@
+"""The shipped depth network as a backend: its answer, its zero, and an install that lost it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from renderers import SceneError
+from scenegen import geometry, models
+from scenegen.geometry import base, trained
+from scenegen.geometry.dpt import DepthLayout, DepthNetwork
+from scenegen.geometry.weights import pack_depth_network
+
+TINY = DepthLayout(width=24, heads=2, depth=4, positions=4, fusion=8, head=8)
+
+
+@pytest.fixture
+def tiny_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A small network where the shipped one would be: it says that rows recede upwards."""
+    torch.manual_seed(0)
+    network = DepthNetwork(TINY)
+    with torch.no_grad():
+        network.base.weight.zero_()
+        network.base.bias.zero_()
+        network.base.weight[0, 4 * TINY.width + 2] = 2.0
+    path = tmp_path / "depth.safetensors"
+    data, card = pack_depth_network(network, {"name": "tiny"})
+    path.write_bytes(data)
+    path.with_suffix(".json").write_text(card)
+    monkeypatch.setattr(trained, "shipped_path", lambda name: path)
+    monkeypatch.setattr(models, "shipped_path", lambda name: path)
+    trained._load.cache_clear()
+    return path
+
+
+@pytest.mark.usefixtures("tiny_file")
+@pytest.mark.parametrize("shape", [(120, 160), (200, 90), (16, 16)])
+def test_depth_follows_the_network(shape: tuple[int, int]) -> None:
+    rgb = torch.rand(*shape, 3, generator=torch.Generator().manual_seed(1))
+    found = geometry.estimate(rgb, "dpt")
+    assert found.depth.shape == shape and torch.isfinite(found.depth).all()
+    assert float(found.depth[-1].median()) < float(found.depth[0].median())
+    assert 0 <= float(found.confidence.min()) <= float(found.confidence.max()) <= 1
+    again = geometry.estimate(rgb, "dpt")
+    assert torch.equal(found.depth, again.depth)
+
+
+def test_where_disparity_is_zero_by_hand() -> None:
+    """Farthest 1, median 3: zero lies at 1 - 2 indoors, and at 1 - 0.2 under a sky."""
+    disparity = torch.tensor([[1.0] * 10 + [3.0] * 20 + [7.0] * 10])
+    no_sky = torch.zeros(disparity.shape, dtype=torch.bool)
+    torch.testing.assert_close(trained._from_zero(disparity, no_sky), disparity + 1.0)
+    sky, with_sky = no_sky.clone(), torch.cat([torch.tensor([[-9.0]]), disparity], dim=1)
+    sky = torch.cat([torch.ones(1, 1, dtype=torch.bool), sky], dim=1)
+    found = trained._from_zero(with_sky, sky)
+    torch.testing.assert_close(found[:, 1:], disparity - 0.8)
+    assert 0 < float(found[0, 0]) < 0.01
+
+
+def test_an_install_that_lost_its_weights(tiny_file: Path) -> None:
+    assert base.DEPTH_BACKENDS["dpt"].missing() is None
+    tiny_file.with_suffix(".json").unlink()
+    with pytest.raises(SceneError, match="no model card"):
+        geometry.estimate(torch.rand(32, 32, 3), "dpt")
+    tiny_file.unlink()
+    with pytest.raises(SceneError, match="are not there"):
+        geometry.estimate(torch.rand(32, 32, 3), "dpt")
+
+
+def test_a_damaged_file_is_refused(tiny_file: Path) -> None:
+    data = bytearray(tiny_file.read_bytes())
+    data[len(data) // 2] ^= 1
+    tiny_file.write_bytes(data)
+    with pytest.raises(SceneError, match="its sha256 is"):
+        geometry.estimate(torch.rand(32, 32, 3), "dpt")
