@@ -90,7 +90,7 @@ def _needs(model: str) -> str | None:
 
 def _not_shipped() -> str | None:
     path = models.shipped_path("depth")
-    return None if path.is_file() else f"its weights ({path}) are not there"
+    return None if path.is_file() else f"this release ships no weights for it ({path})"
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ DEPTH_BACKENDS: dict[str, Backend] = {  # best first
     "dpt": Backend(
         "scenegen.geometry.trained:TrainedDepth",
         _not_shipped,
-        "install scenegen-worlds again, or use another --depth",
-        "our own network, shipped: relative depth of any scene; metres from the ground it sees",
+        "train it as docs/training.md says, or use another --depth",
+        "our own network: relative depth of any scene; metres from the ground it sees",
     ),
     "fastdepth": Backend(
         "scenegen.geometry.fastdepth:FastDepth",
