@@ -1,4 +1,4 @@
-"""Small mathematics of image-shaped fields: slopes, and smooth completion of unknown parts."""
+"""Small mathematics of image-shaped fields: slopes, normalisation, completion of unknown parts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 JACOBI_ROUNDS = 6
 """Smoothing rounds on each level of the pyramid."""
+LEAST, MOST = -5.0, 8.0
+"""Range to which normalised disparity is clamped, in mean absolute deviations."""
 
 
 def regions(mask: Bool[Tensor, "h w"]) -> Int[Tensor, "h w"]:
@@ -68,3 +70,19 @@ def flatter_slope(values: Float[Tensor, "h w"], dim: int) -> Float[Tensor, "h w"
     first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
     back, ahead = torch.cat([first, step], dim=dim), torch.cat([step, last], dim=dim)
     return torch.where(back.abs() < ahead.abs(), back, ahead)
+
+
+def normalised(
+    disparity: Float[Tensor, "b h w"], surfaces: Bool[Tensor, "b h w"]
+) -> Float[Tensor, "b h w"]:
+    """Disparity minus the median of the surfaces, over their mean absolute deviation, clamped.
+
+    Args:
+        disparity: 1/z, or what is linear in it.
+        surfaces: What is not sky. The sky does not count, but is mapped as well.
+    """
+    flat = disparity.flatten(1)
+    surface = torch.where(surfaces.flatten(1), flat, torch.nan)
+    middle = torch.nan_to_num(surface.nanmedian(1, keepdim=True).values)
+    spread = torch.nan_to_num((surface - middle).abs().nanmean(1, keepdim=True)) + 1e-6
+    return ((flat - middle) / spread).clamp(LEAST, MOST).view_as(disparity)

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from renderers import Camera, SceneError
+from scenegen.fields import normalised
 from scenegen.geometry.dpt import DepthLayout, DepthNetwork, DepthPrediction, outline_image
-from scenegen.geometry.fast_branch import normalised
 from scenegen.geometry.weights import load_depth_network, read_card
 from scenegen.training import drawing, train_depth
 from scenegen.training.__main__ import main

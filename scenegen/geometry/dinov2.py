@@ -7,7 +7,6 @@ own copy and need neither.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from typing import Any
 
@@ -15,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from renderers import SceneError
-from scenegen import models
+from scenegen.models.onnx import missing_graph, read_graph
 
+SOURCE = ("dinov2-s", "DINOv2")
+"""Name of the pulled model, and what people call it."""
 PATCH = 14
 """Side of one token's square, in pixels."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -123,11 +123,7 @@ class DinoV2(nn.Module):
 
 def missing_backbone() -> str | None:
     """Why the pretrained backbone cannot be read here, or None when it can. Cheap."""
-    if not models.is_present("dinov2-s"):
-        return "the weights of DINOv2 (dinov2-s) are not on this machine"
-    if importlib.util.find_spec("onnx") is None:
-        return "the package onnx, which reads them, is not installed"
-    return None
+    return missing_graph(*SOURCE)
 
 
 def pretrained_backbone() -> DinoV2:
@@ -136,15 +132,8 @@ def pretrained_backbone() -> DinoV2:
     Raises:
         SceneError: The file or the package ``onnx`` is missing, or it is another file.
     """
-    path = models.model_path("dinov2-s")
-    if why := missing_backbone():
-        raise SceneError(
-            "cannot read the backbone", why=why, fix="pip install 'scenegen-worlds[training]'"
-        )
-    import onnx
-
     network = DinoV2()
-    network.load_state_dict(_state(onnx.load(path).graph))
+    network.load_state_dict(_state(*read_graph(*SOURCE)))
     return network.eval()
 
 
@@ -161,11 +150,8 @@ _PLAIN = {"layer_scale1.lambda1": "scale1", "layer_scale2.lambda1": "scale2"}
 _PLAIN |= {f"norm{i}.{kind}": f"norm{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")}
 
 
-def _state(graph: Any) -> dict[str, Tensor]:
-    """State of :class:`DinoV2` from the graph of the ONNX file."""
-    from onnx import numpy_helper
-
-    found = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
+def _state(nodes: list[Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """State of :class:`DinoV2` from nodes and weights of the ONNX file."""
     patch = "backbone.embeddings.patch_embeddings.projection"
     state = {
         "patch.weight": found[f"{patch}.weight"],
@@ -181,8 +167,8 @@ def _state(graph: Any) -> dict[str, Tensor]:
         if match := re.fullmatch(_LAYER + "(.+)", name):
             if match[2] in _PLAIN:
                 state[f"blocks.{match[1]}.{_PLAIN[match[2]]}"] = value
-    makers = {node.output[0]: node for node in graph.node}
-    for node in graph.node:
+    makers = {node.output[0]: node for node in nodes}
+    for node in nodes:
         if node.op_type == "Add":
             state |= _dense(node, makers, found)
     return state

@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
+from scenegen.fields import normalised
 from scenegen.geometry.dinov2 import PATCH, DinoV2
-from scenegen.geometry.fast_branch import FastBranch, normalised, square_image
+from scenegen.geometry.fast_branch import FastBranch, square_image
 
 NECK = (48, 96, 192, 384)
 """Channels of the four maps, fine to coarse."""

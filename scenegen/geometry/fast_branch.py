@@ -6,20 +6,20 @@ elsewhere than a head on DINOv2's tokens does, so both together are better than 
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
-from renderers import SceneError
-from scenegen import models
+from scenegen.fields import normalised
+from scenegen.geometry.fastdepth import FARTHEST, NEAREST, SIDE
+from scenegen.models.onnx import missing_graph, read_graph
 
-SIDE = 224
-"""The network's input is a square of this many pixels, squeezed from any shape."""
+SOURCE = ("fastdepth", "FastDepth")
+"""Name of the pulled model, and what people call it."""
 STEM = 16
 """Channels after the first convolution."""
 ENCODER = (
@@ -31,10 +31,6 @@ DECODER = (200, 256, 120, 56, 16)
 """Channels of the layers that double the size."""
 SKIPS = {1: 4, 2: 2, 3: 0}
 """By layer of the decoder: the layer of the encoder that is added to its doubled output."""
-NEAREST, FARTHEST = 0.3, 12.0
-"""Range of its answers that its training data holds, in metres."""
-LEAST, MOST = -5.0, 8.0
-"""Range to which normalised disparity is clamped, in mean absolute deviations."""
 
 
 def square_image(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 224 224"]:
@@ -90,37 +86,16 @@ class FastBranch(nn.Module):
     ) -> Float[Tensor, "b h w"]:
         """Normalised disparity at the given size; images from :func:`square_image`."""
         disparity = 1.0 / self.depth(square).clamp(NEAREST, FARTHEST)
-        # Its upsampling by repetition prints a grid, which a mean over two pixels takes out.
+        # Its upsampling by repetition prints a grid, which a mean over three pixels takes out.
         smooth = avg_pool2d(disparity[:, None], 3, 1, 1, count_include_pad=False)
         size = (height, width)
         smooth = interpolate(smooth, size, mode="bilinear", antialias=True, align_corners=False)
-        smooth = smooth[:, 0]
-        return normalised(smooth, smooth > 0)
-
-
-def normalised(
-    disparity: Float[Tensor, "b h w"], surfaces: Bool[Tensor, "b h w"]
-) -> Float[Tensor, "b h w"]:
-    """Disparity minus the median of the surfaces, over their mean absolute deviation, clamped.
-
-    Args:
-        disparity: 1/z, or what is linear in it.
-        surfaces: What is not sky. The sky does not count, but is mapped as well.
-    """
-    flat = disparity.flatten(1)
-    surface = torch.where(surfaces.flatten(1), flat, torch.nan)
-    middle = torch.nan_to_num(surface.nanmedian(1, keepdim=True).values)
-    spread = torch.nan_to_num((surface - middle).abs().nanmean(1, keepdim=True)) + 1e-6
-    return ((flat - middle) / spread).clamp(LEAST, MOST).view_as(disparity)
+        return normalised(smooth[:, 0], torch.ones_like(smooth[:, 0], dtype=torch.bool))
 
 
 def missing_branch() -> str | None:
     """Why the pretrained branch cannot be read here, or None when it can. Cheap."""
-    if not models.is_present("fastdepth"):
-        return "the weights of FastDepth (fastdepth) are not on this machine"
-    if importlib.util.find_spec("onnx") is None:
-        return "the package onnx, which reads them, is not installed"
-    return None
+    return missing_graph(*SOURCE)
 
 
 def pretrained_branch() -> FastBranch:
@@ -129,30 +104,20 @@ def pretrained_branch() -> FastBranch:
     Raises:
         SceneError: The file or the package ``onnx`` is missing, or it is another file.
     """
-    path = models.model_path("fastdepth")
-    if why := missing_branch():
-        raise SceneError(
-            "cannot read FastDepth", why=why, fix="pip install 'scenegen-worlds[training]'"
-        )
-    import onnx
-
     branch = FastBranch()
     convolutions = [m for m in branch.modules() if isinstance(m, nn.Conv2d)]  # in running order
     with torch.no_grad():
-        for layer, (weight, bias) in zip(convolutions, _folded(onnx.load(path).graph), strict=True):
+        for layer, (weight, bias) in zip(convolutions, _folded(*read_graph(*SOURCE)), strict=True):
             layer.weight.copy_(weight)
             assert layer.bias is not None
             layer.bias.copy_(bias)
     return branch.eval()
 
 
-def _folded(graph: Any) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of every convolution of the graph, its batch normalisation folded in."""
-    from onnx import numpy_helper
-
-    found = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
+def _folded(nodes: list[Any], found: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of every convolution, its batch normalisation folded in."""
     layers, weight = [], torch.empty(0)
-    for node in graph.node:
+    for node in nodes:
         if node.op_type == "Conv":
             weight = found[node.input[1]]
         elif node.op_type == "BatchNormalization":

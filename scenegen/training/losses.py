@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from scenegen.fields import normalised
 from scenegen.geometry.dpt import DepthPrediction
-from scenegen.geometry.fast_branch import normalised
 from scenegen.training.tokens import Sample
 
 TRIM = 0.15

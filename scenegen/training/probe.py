@@ -8,8 +8,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from scenegen.fields import normalised
 from scenegen.geometry.dpt import SCALE, DepthNetwork, base_features
-from scenegen.geometry.fast_branch import normalised
 from scenegen.training.tokens import TokenStore
 
 RIDGE = 0.2
