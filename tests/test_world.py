@@ -265,7 +265,7 @@ def test_plans_stay_level_and_step_gently() -> None:
     [
         (lambda f: (f / "steps/0001/view.safetensors").unlink(), "step 1 .* is damaged"),
         (lambda f: (f / "steps/0001/splats.safetensors").write_bytes(b"\x00" * 64), "is damaged"),
-        (lambda f: (f / "world.db").write_bytes(b"not a database at all" * 50), "world.db intact"),
+        (lambda f: overwrite_journal(f), "world.db intact"),
         (lambda f: shutil.rmtree(f / "steps"), "is damaged"),
         (lambda f: set_format(f, 99), "reads up to 2"),
     ],
@@ -274,6 +274,23 @@ def test_damaged_worlds_say_so(copied: Path, damage: Callable, message: str) -> 
     damage(copied)
     with pytest.raises(SceneError, match=message):
         scenegen.open(copied)
+
+
+def overwrite_journal(folder: Path) -> None:
+    """Its write-ahead log goes too: while that is there, SQLite restores the journal from it."""
+    (folder / "world.db").write_bytes(b"not a database at all" * 50)
+    for log in folder.glob("world.db-*"):
+        log.unlink()
+
+
+def test_a_journal_comes_back_from_its_log(copied: Path, tmp_path: Path) -> None:
+    steps = len(scenegen.open(copied).steps)
+    connection = sqlite3.connect(copied / "world.db")
+    connection.execute("VACUUM")  # writes every page, and into the log alone
+    damaged = Path(shutil.copytree(copied, tmp_path / "damaged"))
+    connection.close()
+    (damaged / "world.db").write_bytes(b"not a database at all" * 50)
+    assert len(scenegen.open(damaged).steps) == steps
 
 
 def set_format(folder: Path, version: int) -> None:
