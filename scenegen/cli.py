@@ -315,3 +315,7 @@ def _dumps(value: object) -> str:
 
 def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -55,6 +55,14 @@ def test_every_help_text_answers_without_loading_anything_heavy(command: list[st
     assert "usage: scenegen" in result.stdout
 
 
+@pytest.mark.parametrize("module", ["scenegen", "scenegen.cli"])
+def test_python_m_runs_the_command_line(module: str) -> None:
+    command = [sys.executable, "-m", module, "export", "no-world", "a.ply"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "error: " in result.stderr and "no-world" in result.stderr
+
+
 def test_create_says_what_to_do_next(
     photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

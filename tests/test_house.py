@@ -27,6 +27,7 @@ FLOORS: tuple[
     ("scenegen.doctor",),
     ("scenegen.cli_memory",),
     ("scenegen.cli",),
+    ("scenegen.__main__",),
 )
 """scenegen itself holds only lazy names and the version, and may be imported by all."""
 
