@@ -142,6 +142,36 @@ def export(
     _say(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
 
 
+def report(
+    world: tyro.conf.Positional[Path],
+    html: Path | None = None,
+    walks: bool = True,
+    json: bool = False,
+) -> None:
+    """Measure a world: what one gets back on return, holes, seams, drift, cost.
+
+    Args:
+        world: Folder of the world; it is only read.
+        html: Also write one page with the numbers and pictures to this file.
+        walks: Also walk in a copy that grows on the way: 90 degrees round and back, 1 m out and
+            back. Takes minutes; --no-walks leaves it out.
+        json: Print one JSON object instead of text.
+    """
+    import scenegen
+    from scenegen.world import measure, pictures, write_page
+
+    opened = scenegen.open(world)
+    found = []
+    for one in measure(opened, walks):
+        found.append(one)
+        if not json:
+            _say(str(one))
+    if html is not None:
+        write_page(html, opened, found, pictures(opened))
+    if json:
+        _say(_dumps({"measures": [{**vars(one), "reached": one.reached} for one in found]}))
+
+
 def models(
     action: tyro.conf.Positional[Literal["list", "pull"]] = "list",
     names: tyro.conf.Positional[tuple[str, ...]] = (),
@@ -196,6 +226,7 @@ COMMANDS = {
     "render": render,
     "export": export,
     "memory": memory,
+    "report": report,
     "models": models,
     "doctor": doctor,
 }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from renderers import SceneError
-from scenegen.splatting.losses import photometric_loss, psnr
+from scenegen.splatting.losses import photometric_loss, psnr, ssim
 
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
@@ -186,6 +186,15 @@ def test_psnr_by_hand() -> None:
     weights[:2] = 3.0
     assert psnr(image, half, weights) == pytest.approx(20 + 10 * math.log10(4), abs=1e-4)
     assert psnr(image, image) == math.inf
+
+
+def test_ssim_is_what_the_formula_leaves() -> None:
+    image, target = pair(23, 31)
+    weights = holes(23, 31)
+    l1 = ((image - target).abs().mean(-1) * weights).sum() / weights.sum()
+    expected = 1 - (plain_loss(image, target, weights) - 0.8 * l1) / 0.2
+    assert ssim(image.float(), target.float(), weights) == pytest.approx(float(expected), abs=1e-5)
+    assert ssim(image.float(), image.float()) == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

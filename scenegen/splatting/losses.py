@@ -98,6 +98,25 @@ def psnr(
     return math.inf if error == 0.0 else -10.0 * math.log10(error)
 
 
+def ssim(
+    image: Float[Tensor, "h w 3"],
+    target: Float[Tensor, "h w 3"],
+    weights: Float[Tensor, "h w"] | None = None,
+) -> float:
+    """Structural similarity, 1 for equal pictures; windows and weights as in the loss.
+
+    Args:
+        image: One picture, 0 to 1.
+        target: Another of the same size.
+        weights: As for :func:`photometric_loss`.
+    """
+    image, target = image.detach().cpu().float(), target.detach().cpu().float()
+    shares = torch.from_numpy(_shares(image, weights))
+    l1 = float(torch.where(shares > 0, shares * (image - target).abs().mean(-1), 0.0).sum())
+    loss = float(photometric_loss(image, target, weights))
+    return 1.0 - (loss - (1.0 - SSIM_SHARE) * l1) / SSIM_SHARE
+
+
 def _size(image: Tensor) -> str:
     return " x ".join(map(str, image.shape))
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from scenegen.world.paths import NAMED_PATHS, motion, path_cameras
     from scenegen.world.recall import Recall
     from scenegen.world.recall_picture import draw_recall
+    from scenegen.world.report import Measure, Picture, measure, pictures
+    from scenegen.world.report_page import write_page
     from scenegen.world.world import World, open
 
 _HOME = {
@@ -41,6 +43,11 @@ _HOME = {
     "path_cameras": "scenegen.world.paths",
     "Recall": "scenegen.world.recall",
     "draw_recall": "scenegen.world.recall_picture",
+    "Measure": "scenegen.world.report",
+    "Picture": "scenegen.world.report",
+    "measure": "scenegen.world.report",
+    "pictures": "scenegen.world.report",
+    "write_page": "scenegen.world.report_page",
     "World": "scenegen.world.world",
     "open": "scenegen.world.world",
 }
@@ -50,6 +57,8 @@ __all__ = [
     "Event",
     "Finished",
     "Loaded",
+    "Measure",
+    "Picture",
     "Planned",
     "Recall",
     "Retrieved",
@@ -59,11 +68,14 @@ __all__ = [
     "create",
     "create_events",
     "draw_recall",
+    "measure",
     "memory_json",
     "memory_lines",
     "motion",
     "open",
     "path_cameras",
+    "pictures",
+    "write_page",
 ]
 
 
