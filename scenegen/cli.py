@@ -129,7 +129,7 @@ def export(
     file: tyro.conf.Positional[Path],
     format: str | None = None,
 ) -> None:
-    """Write a world for other programs: .ply (splats) or .glb (mesh).
+    """Write a world for other programs: .ply .spz .splat .compressed.ply (splats), .glb (mesh).
 
     Args:
         world: Folder of the world.

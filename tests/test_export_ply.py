@@ -310,7 +310,7 @@ BAD_FILES = {
     "absurd count": (swapped(b"vertex 5", b"vertex " + b"9" * 5000), "its number of splats is"),
     "negative": (swapped(b"vertex 5", b"vertex -5"), "its number of splats is '-5'"),
     "none": (swapped(b"vertex 5", b"vertex 0"), "holds no splats"),
-    "compressed": (swapped(b"element vertex", b"element chunk 2\nelement vertex"), "with 'chunk'"),
+    "other first": (swapped(b"element vertex", b"element face 2\nelement vertex"), "not 'vertex'"),
     "no element": (swapped(b"element vertex 5\n", b""), "first element is not 'vertex'"),
     "no property": (edited(lambda h: h.replace(b"property", b"comment")), "have no properties"),
     "missing": (swapped(b"scale_1", b"other"), "it has no scale_1"),

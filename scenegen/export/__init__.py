@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scenegen.export.atomic import atomic_write
-    from scenegen.export.formats import FORMATS, Format, Writer, export_file
+    from scenegen.export.compressed_ply import write_compressed_ply
+    from scenegen.export.formats import FORMATS, Format, Reader, Writer, export_file, read_splats
     from scenegen.export.images import write_depth, write_png
     from scenegen.export.mesh import mesh_from_depth, write_glb
     from scenegen.export.ply import read_ply, write_ply
     from scenegen.export.sheets import DepthView
+    from scenegen.export.splat import read_splat, write_splat
+    from scenegen.export.spz import read_spz, write_spz
     from scenegen.export.transforms import read_transforms, write_transforms
     from scenegen.export.video import write_mp4
 
@@ -26,8 +29,15 @@ _HOME = {
     "atomic_write": "scenegen.export.atomic",
     "FORMATS": "scenegen.export.formats",
     "Format": "scenegen.export.formats",
+    "Reader": "scenegen.export.formats",
     "Writer": "scenegen.export.formats",
     "export_file": "scenegen.export.formats",
+    "read_splats": "scenegen.export.formats",
+    "write_compressed_ply": "scenegen.export.compressed_ply",
+    "read_splat": "scenegen.export.splat",
+    "write_splat": "scenegen.export.splat",
+    "read_spz": "scenegen.export.spz",
+    "write_spz": "scenegen.export.spz",
     "write_depth": "scenegen.export.images",
     "write_png": "scenegen.export.images",
     "DepthView": "scenegen.export.sheets",
@@ -43,17 +53,24 @@ __all__ = [
     "FORMATS",
     "DepthView",
     "Format",
+    "Reader",
     "Writer",
     "atomic_write",
     "export_file",
     "mesh_from_depth",
     "read_ply",
+    "read_splat",
+    "read_splats",
+    "read_spz",
     "read_transforms",
+    "write_compressed_ply",
     "write_depth",
     "write_glb",
     "write_mp4",
     "write_ply",
     "write_png",
+    "write_splat",
+    "write_spz",
     "write_transforms",
 ]
 

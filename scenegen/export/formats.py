@@ -1,4 +1,4 @@
-"""Which file formats exist, what each is made from, and what it cannot hold."""
+"""Which file formats exist, what each is made from, what it cannot hold, and who reads it back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from renderers.errors import SceneError
 from renderers.splats import Splats
+from scenegen.export.rows import bad_splats
 
 if TYPE_CHECKING:
     import trimesh
@@ -21,6 +22,15 @@ class Writer(Protocol):
 
     def __call__(self, path: str | Path, source: Any, /) -> None:
         """Write ``source``, which is what the format's ``source`` says, to ``path``."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Reads splats from a file in which it has no trust; raises SceneError when it cannot."""
+
+    def __call__(self, path: str | Path, /) -> Splats:
+        """The splats of ``path``, in our axes."""
         ...
 
 
@@ -36,6 +46,8 @@ class Format:
     """Who reads it."""
     loses: str
     """What it cannot hold."""
+    reader: str | None = None
+    """``module:attribute`` of its :class:`Reader`; None for what is only written."""
 
 
 FORMATS: dict[str, Format] = {  # by suffix, without the dot
@@ -44,6 +56,28 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         "splats",
         "3D Gaussian splats for splat viewers and editors",
         "cameras, memory and steps; opacities of exactly 0 and 1",
+        "scenegen.export.ply:read_ply",
+    ),
+    "spz": Format(
+        "scenegen.export.spz:write_spz",
+        "splats",
+        "splats in an eighth of the size, for phones and engines",
+        "the same, and scales to better than 3 %, colours and opacities beyond 8 bits",
+        "scenegen.export.spz:read_spz",
+    ),
+    "compressed.ply": Format(
+        "scenegen.export.compressed_ply:write_compressed_ply",
+        "splats",
+        "splats in a quarter of the size, for SuperSplat",
+        "the same, and their order, positions finer than a 1000th of a chunk",
+        "scenegen.export.ply:read_ply",
+    ),
+    "splat": Format(
+        "scenegen.export.splat:write_splat",
+        "splats",
+        "splats for older browser viewers",
+        "the same, and spherical harmonics, rotations to better than half a degree",
+        "scenegen.export.splat:read_splat",
     ),
     "glb": Format(
         "scenegen.export.mesh:write_glb",
@@ -81,13 +115,13 @@ def export_file(
         raise SceneError(
             f"cannot export {path}: {f'format {name!r} is unknown' if name else 'no format given'}",
             why="there is " + "; ".join(f".{key} ({f.about})" for key, f in FORMATS.items()),
-            fix="use such a suffix or --format; from .ply, the program `splat-transform` makes "
-            ".spz, .sog, .splat and compressed.ply",
+            fix="use such a suffix or --format; `splat-transform` makes .sog from a .ply",
         )
+    writer: Writer = _load(FORMATS[name].target)
     if FORMATS[name].source == "splats":
-        _writer(name)(path, splats)
+        writer(path, splats)
     elif mesh is not None:
-        _writer(name)(path, mesh())
+        writer(path, mesh())
     else:
         raise SceneError(
             f"cannot export {path}",
@@ -97,12 +131,37 @@ def export_file(
     return name
 
 
+def read_splats(path: str | Path) -> Splats:
+    """Read the splats of another program, or our own.
+
+    Args:
+        path: A file; its suffix says which format it has.
+
+    Returns:
+        At least one splat, float32, in our axes, with unit quaternions.
+
+    Raises:
+        SceneError: No reader has this suffix, or the file is missing, damaged, or not splats.
+    """
+    reader = FORMATS[name].reader if (name := _format_of(Path(path))) in FORMATS else None
+    if reader is None:
+        readable = ", ".join(f".{key}" for key, format in FORMATS.items() if format.reader)
+        raise bad_splats(
+            Path(path),
+            f"a name that ends in {f'.{name}' if name else 'nothing'} says no format of splats",
+            f"give one that ends in {readable}; `splat-transform` converts others",
+        )
+    read: Reader = _load(reader)
+    return read(path)
+
+
 def _format_of(path: Path) -> str:
-    """The suffix without its dot, and both parts of "compressed.ply", which is no plain PLY."""
-    name = path.name.lower()
-    return "compressed.ply" if name.endswith(".compressed.ply") else path.suffix.lower()[1:]
+    """The longest suffix that is a format, without its dot: "compressed.ply" goes before "ply"."""
+    parts = path.name.lower().split(".")[1:]
+    names = (".".join(parts[first:]) for first in range(len(parts)))
+    return next((name for name in names if name in FORMATS), parts[-1] if parts else "")
 
 
-def _writer(name: str) -> Writer:
-    module, attribute = FORMATS[name].target.split(":")
+def _load(target: str) -> Any:
+    module, attribute = target.split(":")
     return getattr(importlib.import_module(module), attribute)

@@ -134,7 +134,7 @@ class World:
             yield event
 
     def export(self, path: str | Path, format: str | None = None) -> Path:
-        """Write the world to a file: .ply (splats) or .glb (mesh).
+        """Write the world to a file for other programs: see docs/formats.md.
 
         Args:
             path: The file.
