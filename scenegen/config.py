@@ -21,6 +21,9 @@ class CreateConfig:
     sides and half a metre around."""
     quality: Quality = "standard"
     """Size of every view: draft 512, standard 768, high 1024 pixels on its longer side."""
+    layers: bool = True
+    """Continue what lies behind the edges of things in the photograph, so that a step aside shows
+    background and no gaps."""
     seed: int = 0
     """Same photograph, seed and backends: same world."""
     fov: float | None = None

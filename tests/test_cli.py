@@ -16,7 +16,10 @@ from test_world import write_photo
 from scenegen import cli
 from scenegen.export.transforms import read_transforms
 
-FAST = ["--quality", "draft", "--depth", "prior", "--outpaint", "patch", "--renderer", "cpu"]
+FAST = [
+    *("--quality", "draft", "--depth", "prior", "--outpaint", "patch", "--renderer", "cpu"),
+    "--no-layers",
+]
 
 
 @pytest.fixture(scope="module")
@@ -234,3 +237,9 @@ def test_ctrl_c_is_not_a_crash(
     assert "what was committed stays" in capsys.readouterr().err
     monkeypatch.undo()
     assert cli.main(["render", str(out), "--out", str(tmp_path / "still.png")]) == 0
+
+
+def test_a_reader_that_has_read_enough_is_no_error(world: Path) -> None:
+    command = f"set -o pipefail; {sys.executable} -m scenegen memory list {world} | head -n 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr

@@ -12,7 +12,8 @@ import torch
 import scenegen
 from scenegen import cli
 from scenegen.splatting.losses import psnr
-from scenegen.world.report import LATERAL, Measure, measure, safe_cameras, seam_contrast
+from scenegen.world.plan import LATERAL
+from scenegen.world.report import Measure, measure, safe_cameras, seam_contrast
 
 NAMES = {
     *("source view", "source view SSIM", "drift", "return to a view", "return, worst"),

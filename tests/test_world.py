@@ -22,7 +22,10 @@ from renderers import Camera, SceneError, make_renderer
 from scenegen.world import Committed, Finished, Loaded, Planned, Retrieved, Scaled, Skipped
 from scenegen.world.plan import EXTENTS, planned_cameras
 
-SETTINGS = {"quality": "draft", "depth": "prior", "outpaint": "patch", "renderer": "cpu"}
+SETTINGS = {
+    **{"quality": "draft", "depth": "prior", "outpaint": "patch", "renderer": "cpu"},
+    "layers": False,  # see test_layers.py
+}
 
 
 def write_photo(path: Path, width: int = 256, height: int = 192) -> Path:

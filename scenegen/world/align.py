@@ -118,7 +118,7 @@ def continued_depth(
     """
     fitted = fit.scale * torch.nan_to_num(1.0 / estimated, posinf=0.0) + fit.shift
     log_fitted = torch.log(fitted.clamp(1.0 / FARTHEST, 1.0 / NEAREST))
-    rim = _rim(known, hole)
+    rim = rim_of(known, hole)
     if not rim.any():
         return torch.exp(-log_fitted)
     log_known = torch.where(rim, -torch.log(torch.where(rim, known, 1.0)), 0.0)
@@ -174,7 +174,7 @@ def _blocks(points: Float[Tensor, "n 3"], view: Seen) -> Bool[Tensor, " n"]:
     return inside & (depth < FREE_SPACE * seen)  # NaN compares false: unknown is not free
 
 
-def _rim(known: Float[Tensor, "h w"], hole: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+def rim_of(known: Float[Tensor, "h w"], hole: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     """Known pixels along a hole, without those of occluders in front of what the hole uncovers."""
     usable = ~hole & torch.isfinite(known) & (known > 0)
     beside = max_pool2d(hole.float()[None, None], 2 * RIM_PX + 1, 1, RIM_PX)[0, 0] > 0

@@ -20,6 +20,7 @@ from scenegen.image import Photo, load_photo
 from scenegen.outpaint import OUTPAINTERS
 from scenegen.world.events import Committed, Event, Finished, Loaded, Scaled
 from scenegen.world.grow import as_levels
+from scenegen.world.layer import behind_edges
 from scenegen.world.plan import EXTENTS, planned_cameras
 from scenegen.world.store import StepData, Store, check_free
 from scenegen.world.world import World
@@ -80,7 +81,7 @@ def create_events(
     camera = Camera.from_fov(fov, width, height)
     yield Loaded(picture.name, camera, source, names["depth"], names["outpaint"])
 
-    data, sky_radius, scale = _first_step(rgb, camera, names, config.eye_height)
+    data, layer, sky_radius, scale = _first_steps(rgb, camera, names, config)
     scale = f"{scale}; field of view {source}"
     yield Scaled(scale)
     meta = {
@@ -104,6 +105,12 @@ def create_events(
     if _world_out is not None:
         _world_out.append(world)
     yield Committed(0, data.splats, camera, 1.0, seconds)
+    if layer is not None:
+        begun = time.monotonic()
+        info = {"layer": 1, "outpaint": names["outpaint"], "seed": config.seed}
+        step = world.commit(camera, layer, "generated", info)
+        share = float(layer.known.float().mean())
+        yield Committed(step.id, layer.splats, camera, share, time.monotonic() - begun)
     cameras = planned_cameras(camera, config.extent)
     for event in world.visit(cameras) if cameras else ():
         if not isinstance(event, Finished):
@@ -147,22 +154,32 @@ def _field_of_view(picture: Photo, config: CreateConfig) -> tuple[float, str]:
     return geometry.default_fov(width, height), "not stated in the file: a usual lens assumed"
 
 
-def _first_step(
-    rgb: torch.Tensor, camera: Camera, names: dict[str, str], eye_height: float
-) -> tuple[StepData, float, str]:
-    """The photograph, lifted and coloured to render as it; radius of the sky; origin of metres."""
-    estimate = geometry.estimate(rgb, names["depth"], camera.fov_degrees, eye_height)
+def _first_steps(
+    rgb: torch.Tensor, camera: Camera, names: dict[str, str], config: CreateConfig
+) -> tuple[StepData, StepData | None, float, str]:
+    """The photograph, lifted; what goes on behind its edges; radius of the sky; origin of metres.
+
+    The photograph is coloured to render as it, with what shows through from behind.
+    """
+    estimate = geometry.estimate(rgb, names["depth"], camera.fov_degrees, config.eye_height)
     depth = splatting.snap_flying(estimate.depth)
     finite = depth[torch.isfinite(depth)]
     far = float(finite.max()) if len(finite) else SKY_NEAREST
     sky_radius = min(max(SKY_FACTOR * far, SKY_NEAREST), SKY_FARTHEST)
+    layer = None
+    if config.layers:
+        painter = names["outpaint"]
+        layer = behind_edges(
+            rgb, depth, camera, outpaint_backend=painter, seed=config.seed, sky_radius=sky_radius
+        )
     known = torch.ones_like(estimate.sky)
     splats = splatting.lift(rgb, depth, camera, sky_radius=sky_radius)
     renderer = make_renderer(names["renderer"])
     coat = splatting.undercoat(rgb, depth, camera, sky_radius=sky_radius)
-    splats = splatting.match_colors(splats, rgb, known, camera, renderer, behind=coat)
+    behind = coat if layer is None else join([coat, layer.splats])
+    splats = splatting.match_colors(splats, rgb, known, camera, renderer, behind=behind)
     data = StepData(splats=join([splats, coat]), rgb=rgb, depth=depth, known=known)
-    return data, sky_radius, estimate.scale
+    return data, layer, sky_radius, estimate.scale
 
 
 def _new_world(folder: Path, meta: dict[str, Any], renderer: str) -> World:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from renderers import Camera
 from scenegen.config import Extent
 
@@ -38,6 +42,28 @@ def look_moves(fov_degrees: float) -> tuple[Move, ...]:
     angles = [LOOK_DEGREES * (i + 1) / turns for i in range(turns)]
     outwards = [{"yaw_degrees": side * angle} for angle in angles for side in (1.0, -1.0)]
     return (*BETWEEN, *outwards, *CORNERS)
+
+
+NEAR_SHARE = 0.02
+"""Share of a view's surfaces that are nearer than the depth that measures its safe range."""
+LATERAL, FORWARD = 0.08, 0.15
+"""Safe range: sideways in image diagonals over focal length, and forwards; times that depth."""
+
+
+def safe_range(depth: Float[Tensor, "h w"], camera: Camera) -> tuple[float, float]:
+    """How far one can step from a view before what it shows falls apart, in metres.
+
+    Args:
+        depth: Of the view, in metres; what is not finite does not count.
+        camera: The view.
+
+    Returns:
+        To either side, and forwards.
+    """
+    surfaces = depth[torch.isfinite(depth)]
+    near = float(surfaces.quantile(NEAR_SHARE)) if len(surfaces) else 1.0
+    diagonal = math.hypot(camera.width, camera.height) / float(camera.px_from_cam[0, 0])
+    return LATERAL * diagonal * near, FORWARD * near
 
 
 EXTENTS: dict[Extent, Callable[[float], tuple[Move, ...]]] = {

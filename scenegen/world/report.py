@@ -23,16 +23,13 @@ from renderers import Camera, Splats, join
 from scenegen.splatting.losses import psnr, ssim
 from scenegen.world.grow import COVERED
 from scenegen.world.paths import STEP_DEGREES, STEP_METRES
+from scenegen.world.plan import safe_range
 from scenegen.world.replay import replay
 from scenegen.world.store import Step
 
 if TYPE_CHECKING:
     from scenegen.world.world import World
 
-NEAR_SHARE = 0.02
-"""Share of the photograph's surfaces that are nearer than what the safe range is measured by."""
-LATERAL, FORWARD = 0.08, 0.15
-"""Safe range: sideways in image diagonals over focal length, forwards, both times that depth."""
 TURN_DEGREES = 10.0
 """Views in between turn at most so far from the photograph's direction."""
 VIEWS = 8
@@ -117,16 +114,12 @@ def pictures(world: World) -> list[Picture]:
 def safe_cameras(world: World, count: int = VIEWS) -> list[Camera]:
     """Views at random within the safe range of the photograph, the same on every call."""
     camera = world.camera0
-    depth = world.memory.views[0].depth
-    surfaces = depth[torch.isfinite(depth)]
-    near = float(surfaces.quantile(NEAR_SHARE)) if len(surfaces) else 1.0
-    diagonal = math.hypot(camera.width, camera.height) / float(camera.px_from_cam[0, 0])
+    reach, forward_reach = safe_range(world.memory.views[0].depth, camera)
     rng = np.random.default_rng(SEED)
     cameras = []
     for right, down, forward, yaw in rng.uniform(-1.0, 1.0, (count, 4)).tolist():
-        reach = LATERAL * diagonal * near
         step = {"right": reach * right, "down": 0.5 * reach * down}
-        step["forward"] = FORWARD * near * abs(forward)
+        step["forward"] = forward_reach * abs(forward)
         cameras.append(camera.moved(**step, yaw_degrees=TURN_DEGREES * yaw))
     return cameras
 
@@ -148,6 +141,8 @@ def _returns(world: World) -> Iterator[Measure]:
     """Every grown view as it was when it was made, against what the world shows there now."""
     found: list[tuple[float, float, int]] = []
     for step in world.steps[1:]:
+        if "layer" in step.info:  # it shows what stands behind others
+            continue
         data = world._store.load(step.id)
         shown = torch.isfinite(data.depth) | torch.isposinf(data.depth)
         if not shown.any():
@@ -190,6 +185,8 @@ def _by_origin(world: World) -> Splats:
 def _seams(world: World) -> Iterator[Measure]:
     found = []
     for step in world.steps[1:]:
+        if "layer" in step.info:
+            continue
         data = world._store.load(step.id)
         contrast = seam_contrast(world.render(step.camera).rgb.cpu(), data.known)
         if contrast is not None:
@@ -241,8 +238,9 @@ def _costs(world: World) -> Iterator[Measure]:
     yield Measure("splats", float(len(world.splats)), "", float(BUDGET), False, "in the world")
     seconds = [_seconds(step) for step in world.steps]
     yield Measure("time", sum(seconds), "s", None, False, f"for {len(seconds)} steps")
-    if len(seconds) > 1:
-        middle = statistics.median(seconds[1:])
+    grown = [_seconds(step) for step in world.steps[1:] if "layer" not in step.info]
+    if grown:
+        middle = statistics.median(grown)
         yield Measure("time of a step", middle, "s", 6.0, False, "median of those grown")
 
 

@@ -222,7 +222,14 @@ class World:
                 why="step 0 is the photograph" if step == 0 else f"the last step is {last}",
                 fix=f"choose a step from 1 to {last}" if last else "grow the world first",
             )
-        made, then = self.steps[step], replay(self._store, before=step)
+        made = self.steps[step]
+        if "retrieved" not in made.info:
+            raise SceneError(
+                f"nothing was remembered for step {step}",
+                why="it continues what lies behind the edges of the photograph",
+                fix="choose a later step",
+            )
+        then = replay(self._store, before=step)
         choice = from_info(made.info["retrieved"])
         return recall(self._look(made.camera, join(then.chunks)), then.memory, choice, step)
 
