@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,19 +20,23 @@ import numpy as np
 import pytest
 import torch
 import viser
-from viewer_parts import CAMERA, dots, nodes, world
+from viewer_parts import CAMERA, dots, nodes, onlooker, world
 from viser import _messages
+from websockets import Headers, InvalidStatus, Subprotocol
+from websockets.sync.client import connect
 
 import viewer.session
 from renderers import Camera, SceneError, Splats
 from scenegen.world.events import Committed, Finished, Loaded, Planned, Retrieved, Skipped
 from viewer import ViewerApp, awake, navigation, view_photo, view_world
-from viewer.server import BACKGROUND, address_of
+from viewer.server import BACKGROUND, address_of, refusal
+from viewer.telling import guarded, plain
 
 
 @pytest.fixture
 def app() -> Iterator[ViewerApp]:
     with ViewerApp(port=0) as made:
+        onlooker(made)
         yield made
 
 
@@ -71,8 +77,8 @@ def test_busy_port_is_told(caplog: pytest.LogCaptureFixture) -> None:
         with ViewerApp(port=port) as app:
             assert app.server.get_port() != port
             assert app.url.endswith(f":{app.server.get_port()}")
-            assert f"port {port} is in use" in caplog.text
-            assert f"using {app.server.get_port()} instead" in caplog.text
+            assert f"port {port} is not free\n  why: " in caplog.text
+            assert f"fix: using {app.server.get_port()} instead: open {app.url}" in caplog.text
 
 
 def test_no_port_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +132,44 @@ def test_nobody_can_open_a_public_tunnel(
     assert not tunnel.called
 
 
+def knock(app: ViewerApp, **headers: str) -> Any:
+    """Open a WebSocket as a browser would; the exception is the answer."""
+    protocol = [Subprotocol(f"viser-v{viser.__version__}")]
+    url = app.url.replace("http", "ws")
+    return connect(url, subprotocols=protocol, additional_headers=headers, max_size=None)
+
+
+def test_own_page_may_open_a_websocket(app: ViewerApp) -> None:
+    with knock(app, Origin=app.url) as door:
+        assert len(door.recv(timeout=20)) > 0
+    with knock(app) as door:  # a program, not a page
+        assert len(door.recv(timeout=20)) > 0
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://127.0.0.1.evil.example"]
+)
+def test_page_from_elsewhere_is_refused(
+    app: ViewerApp, origin: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InvalidStatus, match="403"):
+        knock(app, Origin=origin)
+    assert "a request was refused" in caplog.text
+    assert origin in caplog.text
+
+
+def test_name_of_another_site_is_refused(app: ViewerApp) -> None:
+    """A site whose name is made to mean this machine: the browser says whom it thinks it asks."""
+    for path in ("/", "/index.html"):
+        request = urllib.request.Request(app.url + path, headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request, timeout=10)
+    with urllib.request.urlopen(app.url, timeout=20) as page:
+        assert page.status == 200
+    assert refusal(Headers(Host="box.lan:80"), "0.0.0.0") is None
+    assert refusal(Headers(Host="[::1]:80"), "localhost") is None
+
+
 def test_closing_twice_and_port_is_free_again(app: ViewerApp) -> None:
     port = app.server.get_port()
     app.close()
@@ -160,7 +204,7 @@ def test_visitors_start_where_the_photograph_was_taken(app: ViewerApp) -> None:
     app.show_world(world(3))
     start = app.server.initial_camera
     assert start.position.tolist() == [0, 0, 0]
-    np.testing.assert_allclose(start.look_at, [0, 0, 0.1])
+    np.testing.assert_allclose(start.look_at, [0, 0, navigation.LOOK_AHEAD])
     assert start.up is not None
     np.testing.assert_allclose(start.up, [0, -1, 0])
     half = math.tan(math.radians(30)) * 48 / 64
@@ -170,7 +214,7 @@ def test_visitors_start_where_the_photograph_was_taken(app: ViewerApp) -> None:
 def test_turned_camera_looks_along_its_axis() -> None:
     pose = navigation.pose_of(CAMERA.moved(right=1.0, yaw_degrees=90.0))
     np.testing.assert_allclose(pose.position, [1, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(pose.look_at, [1.1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(pose.look_at, [1 + navigation.LOOK_AHEAD, 0, 0], atol=1e-6)
     np.testing.assert_allclose(pose.up, [0, -1, 0], atol=1e-6)
 
 
@@ -184,14 +228,6 @@ def visitor(number: int = 0) -> Any:
     return client
 
 
-def test_back_to_the_photograph(app: ViewerApp) -> None:
-    app.show_world(world(3))
-    client = visitor()
-    app._guarded(app._go_home)(SimpleNamespace(client=client))
-    np.testing.assert_allclose(client.camera.position, [0, 0, 0])
-    np.testing.assert_allclose(client.camera.look_at, [0, 0, 0.1])
-
-
 def test_photograph_frame_is_off_and_can_be_shown(app: ViewerApp) -> None:
     app.show_world(world(3))
     frame = app.server.scene._handle_from_node_name[navigation.FRUSTUM]
@@ -203,16 +239,28 @@ def test_photograph_frame_is_off_and_can_be_shown(app: ViewerApp) -> None:
     assert frame.visible
 
 
-def test_failing_callback_becomes_a_notification(app: ViewerApp) -> None:
+def test_failing_callback_becomes_a_notification(caplog: pytest.LogCaptureFixture) -> None:
     def broken(event: Any) -> None:
         raise ValueError("the disk is on fire")
 
     client = visitor()
-    app._guarded(broken)(SimpleNamespace(client=client))
+    guarded(broken)(SimpleNamespace(client=client))
     assert "the disk is on fire" in client.add_notification.call_args.args
-    app._guarded(broken)(SimpleNamespace(client=None))
-    assert app._lock.acquire(blocking=False)
-    app._lock.release()
+    assert "broken failed" in caplog.text
+    guarded(broken)(SimpleNamespace(client=None))
+
+
+def test_error_for_users_is_told_with_its_fix_and_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(event: Any) -> None:
+        raise SceneError("the disk is full", why="no space is left", fix="make some")
+
+    client = visitor()
+    guarded(broken)(SimpleNamespace(client=client))
+    told = client.add_notification.call_args.args
+    assert told == ("The disk is full", "no space is left. make some.")
+    assert caplog.text == ""
 
 
 def test_pictures_keep_coming_while_somebody_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,10 +306,13 @@ def test_a_world_grows_chunk_by_chunk(app: ViewerApp) -> None:
     def look(event: Any) -> None:
         bar = app._progress.value if app._progress.visible else None
         seen.append((len(nodes(app)), bar))
-        assert app._status.content == str(event)
+        assert app._cancel.visible
+        assert plain(str(event)) in app._status.content
+        assert "Making a world" in app._status.content
 
-    app.follow(iter(EVENTS), look)
-    assert seen == [(0, 0), (1, 0), (1, 0), (1, 0), (2, 25), (2, 50), (2, 75), (2, None)]
+    assert app.follow(iter(EVENTS), look)
+    assert seen == [(0, 0), (1, 0), (1, 0), (1, 0), (2, 25), (2, 50), (2, 75), (2, 100)]
+    assert not (app._status.visible or app._progress.visible or app._cancel.visible)
     assert list(nodes(app)) == ["/world/step 0", "/world/step 1"]
     assert app.steps == 3
     assert "street.jpg" in app._title.content

@@ -5,15 +5,7 @@ The browser is driven through its DevTools protocol, with real key presses.
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import os
-import shutil
-import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,131 +14,15 @@ import numpy as np
 import pytest
 import torch
 import viser
+from browser import HEIGHT, NEEDS_BROWSER, WIDTH, Complaints, Page, keep, wait_for
 from jaxtyping import UInt8
-from PIL import Image
-from websockets.sync.client import connect
 
-from renderers import Camera, Splats
+from renderers import Camera, Splats, join, make_renderer
+from spatial_memory import ViewMemory
 from viewer import ViewerApp
+from viewer.navigation import pose_of
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --mute-audio "
-    "--disable-background-networking --disable-component-update --disable-sync "
-    "--enable-unsafe-swiftshader --remote-debugging-port=0"
-).split()
-WIDTH, HEIGHT = 480, 300
-PATIENCE = 45.0
-"""Seconds to wait for a picture: software drawing on a busy machine is slow."""
-
-
-def find_chrome() -> str | None:
-    """A Chromium or Chrome on this machine."""
-    named = os.environ.get("SCENEGEN_CHROME")
-    names = [named] if named else ["chromium", "chromium-browser", "google-chrome"]
-    return next((path for path in map(shutil.which, names) if path), None)
-
-
-CHROME = find_chrome()
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROME is None, reason="no Chromium or Chrome found; name one in SCENEGEN_CHROME"
-    ),
-]
-
-
-class Page:
-    """One browser tab, driven through the DevTools protocol."""
-
-    def __init__(self, profile: Path, width: int = WIDTH, height: int = HEIGHT) -> None:
-        command = [str(CHROME), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            self._socket = connect(self._find_tab(profile), max_size=None, compression=None)
-        except BaseException:
-            self._stop()
-            raise
-        self._number, self._loaded = 0, False
-        self.errors: list[str] = []
-        """What the page complained about."""
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.call("Emulation.setDeviceMetricsOverride", **size)
-
-    def _find_tab(self, profile: Path) -> str:
-        ports = profile / "DevToolsActivePort"
-        wait_for(lambda: ports.is_file() and "\n" in ports.read_text(), "the browser to start")
-        listing = f"http://127.0.0.1:{ports.read_text().split()[0]}/json/list"
-        with urllib.request.urlopen(listing, timeout=10) as answer:
-            tabs = json.load(answer)
-        return next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Ask the browser for something and wait for its answer."""
-        self._number += 1
-        self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
-        while True:
-            message = json.loads(self._socket.recv(timeout=PATIENCE))
-            if message.get("id") == self._number:
-                assert "error" not in message, message
-                return message["result"]
-            self._note(message)
-
-    def open(self, url: str) -> None:
-        """Go to a page and wait until it is loaded."""
-        self._loaded = False
-        self.call("Page.navigate", url=url)
-        while not self._loaded:
-            self._note(json.loads(self._socket.recv(timeout=PATIENCE)))
-
-    def _note(self, message: dict[str, Any]) -> None:
-        method, params = message.get("method"), message.get("params", {})
-        if method == "Page.loadEventFired":
-            self._loaded = True
-        elif method == "Runtime.exceptionThrown":
-            self.errors.append(str(params["exceptionDetails"]))
-        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
-            self.errors.append(str(params["args"]))
-        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
-            self.errors.append(str(params["entry"]))
-
-    def screenshot(self) -> UInt8[np.ndarray, "h w 3"]:
-        """What the tab shows now."""
-        data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-    def hold_key(self, key: str, seconds: float) -> None:
-        """Press a letter key for a while."""
-        names = {"key": key, "code": f"Key{key.upper()}", "windowsVirtualKeyCode": ord(key.upper())}
-        self.call("Input.dispatchKeyEvent", type="keyDown", text=key, **names)
-        time.sleep(seconds)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **names)
-
-    def close(self) -> None:
-        self._socket.close()
-        self._stop()
-
-    def _stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    """Ask again until the answer is true."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        answer = condition()
-        if answer:
-            return answer
-        time.sleep(0.1)
-    pytest.fail(f"waited in vain for {what}")
+pytestmark = NEEDS_BROWSER
 
 
 def wall(
@@ -188,7 +64,13 @@ def small_world() -> Any:
     )
     camera = Camera.from_fov(80.0, WIDTH, HEIGHT)
     steps = tuple(SimpleNamespace(id=k, camera=camera) for k in range(len(chunks)))
-    return SimpleNamespace(chunks=chunks, steps=steps, camera0=camera, folder=Path("blocks"))
+    seen = make_renderer("cpu").render(join(chunks), camera)
+    depth = torch.where(seen.alpha > 0.9, seen.depth, torch.nan)
+    memory = ViewMemory()
+    memory.write(seen.rgb, depth, camera)
+    return SimpleNamespace(
+        chunks=chunks, steps=steps, camera0=camera, folder=Path("blocks"), memory=memory
+    )
 
 
 def paint(picture: UInt8[np.ndarray, "h w 3"], color: tuple[float, float, float]) -> np.ndarray:
@@ -212,15 +94,11 @@ class Visit:
     """An application with one visitor, and every place where the visitor stood."""
 
     def __init__(self, profile: Path) -> None:
+        self.complaints = Complaints()
         self.app = ViewerApp(port=0)
         self.app.show_world(small_world())
         self.places: list[np.ndarray] = []
-        self.app.server.on_client_connect(
-            lambda client: (
-                client.camera.on_update(lambda camera: self.places.append(camera.position.copy()))
-                and None
-            )
-        )
+        self.app.server.on_client_connect(self._follow)
         self.page = Page(profile)
         self.page.open(self.app.url)
 
@@ -231,31 +109,20 @@ class Visit:
     def _note_place(self, camera: viser.CameraHandle) -> None:
         self.places.append(camera.position.copy())
 
-    def text(self) -> str:
-        return self._ask("document.body.textContent")
-
     def picture(self, color: tuple[float, float, float] = RED) -> UInt8[np.ndarray, "h w 3"]:
         """The canvas alone, once it shows a colour and stands still."""
         last = self.page.screenshot()
 
         def still() -> Any:
             nonlocal last
-            bare = self._ask(HIDE_PANELS)
+            bare = self.page.ask(HIDE_PANELS)
             before, last = last, self.page.screenshot()
             moved = np.abs(before.astype(int) - last).max()
             return bare and paint(last, color).sum() > 200 and moved < 3
 
         wait_for(still, f"a still picture with {color}")
+        self.page.ask("document.getElementById('bare').remove()")
         return last
-
-    def complaints(self) -> list[str]:
-        """Errors of the page but viser's own: its splat quads have no z, which three.js reports."""
-        own = "computeBoundingSphere(): Computed radius is NaN"
-        return [error for error in self.page.errors if own not in error]
-
-    def _ask(self, expression: str) -> Any:
-        answer = self.page.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        return answer["result"].get("value")
 
     def walked(self) -> float:
         """How far the visitor walked forward from the photograph, in metres."""
@@ -270,13 +137,13 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     finally:
         guest.page.close()
         guest.app.close()
+        guest.complaints.stop()
 
 
 def test_first_picture_is_the_photograph(visit: Visit) -> None:
     """Upright, not mirrored, with the lens of the photograph: blocks lie where the camera says."""
     picture = visit.picture()
-    if folder := os.environ.get("SCENEGEN_SCREENSHOTS"):
-        Image.fromarray(picture).save(Path(folder) / "viewer_first.png")
+    keep(picture, "viewer_first.png")
     camera = small_world().camera0
     for color, left in ((RED, -6.0), (BLUE, 2.4)):
         corners = torch.tensor([[left, -3.3, DISTANCE], [left + SIZE, -3.3 + SIZE, DISTANCE]])
@@ -287,15 +154,15 @@ def test_first_picture_is_the_photograph(visit: Visit) -> None:
     assert (rows * white).sum() / white.sum() < HEIGHT / 2 < (rows * green).sum() / green.sum()
     assert white.sum() > 0.2 * picture[..., 0].size
     assert green.sum() > 0.2 * picture[..., 0].size
-    assert visit.complaints() == []
+    assert visit.page.complaints() == []
 
 
 def test_panel_tells_what_is_shown(visit: Visit) -> None:
-    text = wait_for(lambda: "splats" in visit.text() and visit.text(), "the panel")
+    text = wait_for(lambda: "splats" in visit.page.text() and visit.page.text(), "the panel")
     assert "blocks" in text
     assert "10,600 splats in 4 steps" in text
     assert "Back to the photograph" in text
-    assert "W A S D" in text
+    assert "walls stop you" in text
     assert "Share" not in text
 
 
@@ -307,8 +174,7 @@ def test_w_walks_forward_and_r_walks_back(visit: Visit) -> None:
     visit.page.hold_key("w", 0.15)
     wait_for(lambda: visit.walked() > 0.1, "a step forward")
     after = visit.picture()
-    if folder := os.environ.get("SCENEGEN_SCREENSHOTS"):
-        Image.fromarray(after).save(Path(folder) / "viewer_walked.png")
+    keep(after, "viewer_walked.png")
     assert np.abs(visit.places[-1][:2]).max() < 1e-3
     assert 0.1 < visit.walked() < DISTANCE / 2
     growth = DISTANCE / (DISTANCE - visit.walked())
@@ -321,7 +187,36 @@ def test_w_walks_forward_and_r_walks_back(visit: Visit) -> None:
     visit.page.hold_key("r", 0.1)
     wait_for(lambda: abs(visit.walked()) < 1e-6, "the way back")
     assert np.abs(visit.picture().astype(int) - before).mean() < 1.0
-    assert visit.complaints() == []
+    assert visit.page.complaints() == []
+
+
+def test_w_stops_at_a_wall_and_feet_stay_on_the_ground(visit: Visit) -> None:
+    """From 1.2 m before the red block; eyes 2.4 m above ground, radius 0.25 m."""
+    (person,) = visit.app.visitors
+    start = small_world().camera0.moved(right=-3.75, forward=DISTANCE - 1.2)
+    person.walker.go_to(pose_of(start))
+    wait_for(lambda: abs(visit.places[-1][0] + 3.75) < 1e-3, "the jump")
+    visit.places.clear()
+    visit.page.hold_key("w", 2.5)
+    stop = DISTANCE - 0.25
+    wait_for(lambda: visit.places and abs(visit.walked() - stop) < 0.1, "the stop at the wall")
+    assert abs(visit.places[-1][1]) < 0.05
+    keep(visit.picture(), "viewer_wall.png")
+    visit.page.hold_key("r", 0.1)
+    wait_for(lambda: abs(visit.walked()) < 1e-6, "the way back")
+    assert visit.page.complaints() == []
+
+
+def test_question_mark_tells_the_keys(visit: Visit) -> None:
+    visit.page.hold_key("?", 0.1, shift=True)
+    wait_for(lambda: "all commands" in visit.page.text(), "the note on keys")
+    keep(visit.page.screenshot(), "viewer_keys.png")
+    visit.page.click("Close")
+    wait_for(lambda: "all commands" not in visit.page.text(), "the note to go")
+    visit.page.hold_key("2", 0.1)
+    wait_for(lambda: "through everything" in visit.page.text(), "flying")
+    visit.page.click("walk")
+    wait_for(lambda: "walls stop you" in visit.page.text(), "walking")
 
 
 def test_chunk_added_later_appears(visit: Visit) -> None:
@@ -330,4 +225,8 @@ def test_chunk_added_later_appears(visit: Visit) -> None:
     corners = torch.tensor([[-1.2, -1.2, 9.0], [1.2, 1.2, 9.0]])
     wanted = small_world().camera0.project(corners)[0].flatten().numpy()
     np.testing.assert_allclose(box(paint(visit.picture(YELLOW), YELLOW)), wanted, atol=4)
-    assert visit.complaints() == []
+    assert visit.page.complaints() == []
+
+
+def test_nothing_went_wrong_on_the_server(visit: Visit) -> None:
+    assert visit.complaints.heard == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from viewer_parts import CAMERA, dots, nodes, world
+from viewer_parts import CAMERA, dots, nodes, onlooker, world
 
 from renderers import SceneError, Splats
 from viewer import ViewerApp, scene
@@ -20,6 +20,7 @@ from viewer import ViewerApp, scene
 @pytest.fixture
 def app() -> Iterator[ViewerApp]:
     with ViewerApp(port=0) as made:
+        onlooker(made)
         yield made
 
 
@@ -172,14 +173,16 @@ def test_adding_does_not_touch_older_nodes(app: ViewerApp) -> None:
 
 def test_a_large_world_is_thinned_once_and_evenly() -> None:
     with ViewerApp(port=0, budget=100) as app:
+        onlooker(app)
         app.show_world(world(300, 100))
         sizes = {name: node.buffer.shape[0] for name, node in nodes(app).items()}
         assert sizes == {"/world/step 0": 75, "/world/step 1": 25}
-        assert "400 splats (100 shown) in 2 steps" in app._title.content
+        assert "400 splats in 2 steps" in app._title.content
 
 
 def test_a_growing_world_stays_within_the_budget() -> None:
     with ViewerApp(port=0, budget=100) as app:
+        onlooker(app)
         shown = []
         for k in range(8):
             app.add_chunk(f"step {k}", dots(40))

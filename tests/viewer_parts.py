@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import torch
 import viser
 
 from renderers import Camera, Splats
+from spatial_memory import ViewMemory
 from viewer import ViewerApp
+from viewer.levels import SplatScene
+from viewer.visitor import Visitor
 
 CAMERA = Camera.from_fov(60.0, 64, 48)
 
@@ -32,9 +37,23 @@ def dots(count: int, depth: float = 2.0, sigma: float = 0.01) -> Splats:
 def world(*counts: int) -> Any:
     steps = tuple(SimpleNamespace(id=k, camera=CAMERA) for k in range(len(counts)))
     chunks = tuple(dots(n) if n else Splats.empty() for n in counts)
-    return SimpleNamespace(folder=Path("a_street"), camera0=CAMERA, steps=steps, chunks=chunks)
+    return SimpleNamespace(
+        folder=Path("a_street"), camera0=CAMERA, steps=steps, chunks=chunks, memory=ViewMemory()
+    )
+
+
+def onlooker(app: ViewerApp) -> Visitor:
+    """Somebody without a browser: what is sent to everyone stands for what is sent to a visitor."""
+    someone = object.__new__(Visitor)
+    someone.stage, someone.splats = app.stage, SplatScene(app.server, app._budget)
+    someone.walker = Mock(camera=CAMERA)
+    someone._sending = threading.Lock()
+    app._visitors[-1] = someone
+    someone.refresh()
+    return someone
 
 
 def nodes(app: ViewerApp) -> dict[str, viser.GaussianSplatHandle]:
+    """What an onlooker's browser would hold."""
     handles = app.server.scene._handle_from_node_name
     return {k: v for k, v in handles.items() if isinstance(v, viser.GaussianSplatHandle)}

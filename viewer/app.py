@@ -1,13 +1,12 @@
-"""The viewer: one world in a browser, whole or growing."""
+"""The viewer: one world in a browser, whole or growing, for everyone who looks."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
 
 import viser
 
@@ -15,53 +14,17 @@ from renderers import Camera, SceneError, Splats
 from scenegen.world.events import Committed, Event, Finished, Loaded, Planned, Skipped
 from viewer import navigation
 from viewer.awake import KeepAwake
-from viewer.scene import BUDGET, WINDOW_HEIGHT, SplatScene, check_budget
+from viewer.jobs import Job, Jobs, Work
+from viewer.scene import BUDGET, check_budget
 from viewer.server import address_of, quiet_console, start_server
+from viewer.stage import AnyWorld, Chunk, Stage
+from viewer.telling import complain, guarded, plain
+from viewer.visitor import Visitor
 
 logger = logging.getLogger("scenegen")
 
 HOST, PORT = "127.0.0.1", 8080
 """Where the viewer is served when nothing else is asked for: only to this machine."""
-
-
-@runtime_checkable
-class AnyStep(Protocol):
-    """One entry of a world's journal."""
-
-    @property
-    def id(self) -> int:
-        """Number; 0 is the photograph."""
-        ...
-
-    @property
-    def camera(self) -> Camera:
-        """The view of the step."""
-        ...
-
-
-@runtime_checkable
-class AnyWorld(Protocol):
-    """What the viewer needs of a :class:`scenegen.World`."""
-
-    @property
-    def folder(self) -> Path:
-        """Where it lives; its name is shown."""
-        ...
-
-    @property
-    def camera0(self) -> Camera:
-        """The photograph's own camera."""
-        ...
-
-    @property
-    def steps(self) -> Sequence[AnyStep]:
-        """The journal, first step first."""
-        ...
-
-    @property
-    def chunks(self) -> Sequence[Splats]:
-        """The splats that each step added."""
-        ...
 
 
 class ViewerApp:
@@ -70,7 +33,7 @@ class ViewerApp:
     Args:
         host: Name or address of this machine to listen on.
         port: First port tried; the next free one is taken, and said in the log.
-        budget: Splats sent to a browser at most; a larger world is thinned evenly.
+        budget: Splats sent to a browser at most; a larger world is thinned.
 
     Raises:
         SceneError: The host is not one of this machine, no port is free, or the budget is empty.
@@ -78,22 +41,22 @@ class ViewerApp:
 
     def __init__(self, host: str = HOST, port: int = PORT, budget: int = BUDGET) -> None:
         check_budget(budget)
-        self._lock = threading.RLock()
+        self._budget = budget
         self._closed = threading.Event()
+        self.stage = Stage()
+        self.jobs = Jobs(self._report)
         self.server = start_server(host, port)
-        self._scene = SplatScene(self.server, budget)
-        self._home = Camera.from_fov(60.0, 4, 3)
+        self._lock = threading.RLock()
+        self._visitors: dict[int, Visitor] = {}
         self._frustum: viser.CameraFrustumHandle | None = None
-        self._name = ""
-        self._steps = 0
         self._build_panel()
-        start = navigation.pose_of(self._home)
+        start = navigation.pose_of(self.stage.home)
         # Only the place: viser takes over the first lens it is told, and that is the photograph's.
         self.server.initial_camera.position = start.position
         self.server.initial_camera.look_at = start.look_at
         self._awake = KeepAwake()
         self.server.on_client_connect(self._welcome)
-        self.server.on_client_disconnect(self._awake.forget)
+        self.server.on_client_disconnect(self._part)
         threading.Thread(target=self._awake.run, args=(self._closed,), daemon=True).start()
 
     @property
@@ -104,29 +67,36 @@ class ViewerApp:
     @property
     def steps(self) -> int:
         """Chunks added so far, empty ones included."""
-        return self._steps
+        return len(self.stage.chunks)
+
+    @property
+    def visitors(self) -> tuple[Visitor, ...]:
+        """Everyone who is looking."""
+        with self._lock:
+            return tuple(self._visitors.values())
 
     def show_world(self, world: AnyWorld) -> None:
         """Show a whole world and stand where its photograph was taken."""
-        with self._lock:
-            self.clear()
-            self.set_home(world.folder.name, world.camera0)
-            self._scene.expect(sum(len(chunk) for chunk in world.chunks))
-            for step, splats in zip(world.steps, world.chunks, strict=True):
-                self.add_chunk(f"step {step.id}", splats, step.camera)
-            self.status("")
+        self.set_home(world.folder.name, world.camera0)
+        self.update(world)
+
+    def update(self, world: AnyWorld) -> None:
+        """Show a world as it is now. Not while another thread changes it."""
+        self.stage.take(world)
+        self._refresh()
 
     def set_home(self, name: str, camera: Camera) -> None:
         """Name the world and say where its photograph was taken. Call it before adding chunks."""
-        with self._lock:
-            self._name, self._home = name, camera
-            self._scene.pixel = 2.0 * _half_height(camera) / WINDOW_HEIGHT
-            navigation.set_home(self.server, navigation.pose_of(camera))
-            self._frustum = navigation.add_frustum(self.server, camera)
-            self._frustum.visible = self._show_camera.value
-            self._describe()
+        self.stage.set_home(name, camera)
+        pose = navigation.pose_of(camera)
+        navigation.set_home(self.server, pose)
+        self._frustum = navigation.add_frustum(self.server, camera)
+        self._frustum.visible = self._show_camera.value
+        for visitor in self.visitors:
+            visitor.go_home()
+        self._refresh()
 
-    def add_chunk(self, name: str, splats: Splats, camera: Camera | None = None) -> None:
+    def add_chunk(self, name: str, splats: Splats, camera: Camera | None = None) -> Chunk:
         """Show more of the world.
 
         Args:
@@ -137,17 +107,9 @@ class ViewerApp:
         Raises:
             SceneError: The name is taken, or nothing of the chunk can be drawn.
         """
-        with self._lock:
-            self._scene.add(name, splats, (camera or self._home).center)
-            self._steps += 1
-            self._describe()
-
-    def clear(self) -> None:
-        """Take the world away."""
-        with self._lock:
-            self._scene.clear()
-            self._steps = 0
-            self._describe()
+        chunk = self.stage.add(name, splats, camera)
+        self._refresh()
+        return chunk
 
     def status(self, text: str, progress: float | None = None) -> None:
         """Say what is going on, in a line below the name.
@@ -163,39 +125,51 @@ class ViewerApp:
             if progress is not None:
                 self._progress.value = 100.0 * min(max(progress, 0.0), 1.0)
 
-    def notify(self, title: str, body: str) -> None:
-        """Show a message to everyone who is looking."""
-        for client in self.server.get_clients().values():
-            client.add_notification(title, body, color="red")
-
     def follow(
-        self, events: Iterable[Event], on_event: Callable[[Event], None] | None = None
-    ) -> None:
+        self,
+        events: Iterable[Event],
+        on_event: Callable[[Event], None] | None = None,
+        title: str = "Making a world",
+    ) -> bool:
         """Show a world while it is made, chunk by chunk, until its events end.
 
         Args:
             events: Those of :func:`scenegen.world.create_events` or :meth:`World.grow`.
             on_event: Called with each event after it is shown.
+            title: What is done, in words.
+
+        Returns:
+            Whether it was done to the end: a visitor may cancel it.
         """
+        return self.jobs.run(Job(title, ""), lambda: self.shown(events, on_event))
+
+    def shown(
+        self, events: Iterable[Event], on_event: Callable[[Event], None] | None = None
+    ) -> Work:
+        """Show each event, then say it: the work of a job. See :meth:`follow`."""
         planned, visited = 0, 0
-        for event in events:
-            if isinstance(event, Loaded):
-                self.set_home(event.name, event.camera)
-            elif isinstance(event, Committed):
-                self.add_chunk(f"step {event.step}", event.splats, event.camera)
-            elif isinstance(event, Planned):
-                planned = len(event.cameras)
-            if planned and isinstance(event, Committed | Skipped):
-                visited += 1
-            done = isinstance(event, Finished)
-            self.status(str(event), None if done else visited / max(1, planned))
-            if on_event is not None:
-                on_event(event)
+        try:
+            for event in events:
+                if isinstance(event, Loaded):
+                    self.set_home(event.name, event.camera)
+                elif isinstance(event, Committed):
+                    self.add_chunk(f"step {event.step}", event.splats, event.camera)
+                elif isinstance(event, Planned):
+                    planned = len(event.cameras)
+                if planned and isinstance(event, Committed | Skipped):
+                    visited += 1
+                yield str(event), 1.0 if isinstance(event, Finished) else visited / max(1, planned)
+                if on_event is not None:
+                    on_event(event)
+        finally:
+            if isinstance(events, Generator):
+                events.close()
 
     def fail(self, error: SceneError) -> None:
         """Say in the browser what went wrong; what is shown stays."""
-        self.status(f"**Stopped:** {error.what}\n\n{error.why}\n\n{error.fix}")
-        self.notify(f"Stopped: {error.what}", f"{error.why}. {error.fix}")
+        self.status(f"**Stopped:** {plain(error.what)}\n\n{plain(error.why)}\n\n{plain(error.fix)}")
+        for client in self.server.get_clients().values():
+            complain(client, error)
 
     def wait(self) -> None:
         """Serve until Ctrl-C, or until :meth:`close` is called."""
@@ -207,6 +181,7 @@ class ViewerApp:
         """Stop serving. Closing twice is fine."""
         if not self._closed.is_set():
             self._closed.set()
+            self.jobs.cancel()
             with quiet_console():
                 self.server.stop()
 
@@ -221,42 +196,29 @@ class ViewerApp:
         self._title = gui.add_markdown("")
         self._status = gui.add_markdown("", visible=False)
         self._progress = gui.add_progress_bar(0.0, visible=False, animated=True)
-        back = gui.add_button("Back to the photograph", icon=viser.Icon.HOME)
+        self._cancel = gui.add_button("Cancel", icon=viser.Icon.X, color="red", visible=False)
+        self._cancel.on_click(guarded(lambda event: self.jobs.cancel()))
         self._show_camera = gui.add_checkbox(
             "Photo frame", False, hint="Show where the photograph was taken from"
         )
-        gui.add_markdown(navigation.KEYS)
-        back.on_click(self._guarded(self._go_home))
-        gui.add_command("Back to the photograph", hotkey="R").on_trigger(
-            self._guarded(self._go_home)
-        )
-        self._show_camera.on_update(self._guarded(self._toggle_frustum))
+        self._show_camera.on_update(guarded(self._toggle_frustum))
+
+    def _report(self, job: Job | None, text: str, share: float | None) -> None:
+        """What :class:`Jobs` has to say, for everyone."""
+        self._cancel.visible = job is not None
+        words = [f"**{plain(str(job))}**" if job else "", plain(text)]
+        self.status("\n\n".join(part for part in words if part), share)
+
+    def _refresh(self) -> None:
+        self._describe()
+        for visitor in self.visitors:
+            visitor.refresh()
 
     def _describe(self) -> None:
-        total, shown = self._scene.total, self._scene.shown
-        thinned = f" ({shown:,} shown)" if shown < total else ""
-        steps = "1 step" if self._steps == 1 else f"{self._steps} steps"
-        title = f"**{_plain(self._name)}**\n\n" if self._name else ""
-        self._title.content = f"{title}{total:,} splats{thinned} in {steps}"
-
-    def _guarded(self, action: Callable[[Any], None]) -> Callable[[Any], None]:
-        """A callback that holds the lock, and whose failure is told to its visitor."""
-
-        def callback(event: Any) -> None:
-            try:
-                with self._lock:
-                    action(event)
-            except Exception as error:
-                logger.exception("viewer: %s failed", action.__name__)
-                client: viser.ClientHandle | None = event.client
-                if client is not None:
-                    client.add_notification("That did not work", str(error), color="red")
-
-        return callback
-
-    def _go_home(self, event: Any) -> None:
-        if event.client is not None:
-            navigation.go_to(event.client, navigation.pose_of(self._home))
+        stage, steps = self.stage, self.steps
+        count = "1 step" if steps == 1 else f"{steps} steps"
+        title = f"**{plain(stage.name)}**\n\n" if stage.name else ""
+        self._title.content = f"{title}{stage.total:,} splats in {count}"
 
     def _toggle_frustum(self, event: Any) -> None:
         if self._frustum is not None:
@@ -264,17 +226,15 @@ class ViewerApp:
 
     def _welcome(self, client: viser.ClientHandle) -> None:
         try:
-            navigation.stay_first_person(client)
+            visitor = Visitor(client, self.stage, self._budget, self.url)
+            with self._lock:
+                self._visitors[client.client_id] = visitor
             self._awake.watch(client)
+            visitor.refresh()
         except Exception:
             logger.exception("viewer: welcoming a visitor failed")
 
-
-def _half_height(camera: Camera) -> float:
-    """Half of the picture's height at a distance of 1."""
-    return 0.5 * camera.height / float(camera.px_from_cam[1, 1])
-
-
-def _plain(text: str) -> str:
-    """Text that markdown shows as it is."""
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+!|~-" else c for c in text)
+    def _part(self, client: viser.ClientHandle) -> None:
+        self._awake.forget(client)
+        with self._lock:
+            self._visitors.pop(client.client_id, None)

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 import numpy as np
+import torch
 import viser
 import viser.transforms
 from jaxtyping import Float
 
 from renderers import Camera
 
-LOOK_AHEAD = 0.1
+LOOK_AHEAD = 0.05
 """Distance of the point that viser turns around, in metres: close enough to feel like a head."""
+ORBIT_DISTANCE = 2.0
+"""The same when orbiting, in metres, where nothing is ahead."""
 NEAR, FAR_PLANE = 0.02, 2000.0
-"""Depth range that is drawn, in metres."""
+"""Depth range that is drawn, in metres. See :mod:`viewer.walker` for who reads the far plane."""
+BROWSER_SPEED = 2.0
+"""How fast the browser walks, in metres per second: viser fixes it."""
 KEYS = """\
-**W A S D** walk · **Q E** down, up
-**drag** look around · **right drag** slide
-**arrows** swing round what is ahead
+**W A S D** walk · **Q E** down, up (when flying)
+**arrows**, **drag** look around
+**1** walk · **2** fly · **3** orbit
+**,** slower · **.** faster
 **R** back to the photograph
+**B** bookmark this view
+**?** this note · **Ctrl K** all commands
 """.replace("\n", "  \n")
-"""The note on the panel; two blanks end a line in markdown."""
+"""The note on keys; two blanks end a line in markdown."""
 FRUSTUM = "/photograph"
 
 
@@ -33,7 +42,7 @@ class Pose:
     position: Float[np.ndarray, " 3"]
     """In metres."""
     look_at: Float[np.ndarray, " 3"]
-    """A point LOOK_AHEAD in front."""
+    """The point that is turned around, in front."""
     up: Float[np.ndarray, " 3"]
     """Unit vector."""
     fov: float
@@ -46,11 +55,35 @@ def vertical_fov(camera: Camera) -> float:
     return math.atan(cy / focal) + math.atan((camera.height - cy) / focal)
 
 
-def pose_of(camera: Camera) -> Pose:
-    """The view of a camera."""
+def pose_of(camera: Camera, ahead: float = LOOK_AHEAD) -> Pose:
+    """The view of a camera, upright, turning around a point so many metres ahead."""
     world_from_cam = camera.world_from_cam.double().numpy()
     _, down, forward, position = world_from_cam[:3].T
-    return Pose(position, position + LOOK_AHEAD * forward, -down, vertical_fov(camera))
+    level = np.array([0.0, -1.0, 0.0])  # a tilted up would make the mouse turn about a tilted axis
+    up = level if abs(forward[1]) < 0.999 else -down
+    return Pose(position, position + ahead * forward, up, vertical_fov(camera))
+
+
+def camera_of(handle: viser.CameraHandle, pose: Pose | None = None) -> Camera:
+    """What a visitor sees: place, lens and pixel grid of the window.
+
+    Args:
+        handle: What the browser said last.
+        pose: Place and lens instead, when it has been told another.
+    """
+    width, height = max(1, int(handle.image_width)), max(1, int(handle.image_height))
+    half = math.tan(0.5 * float(handle.fov if pose is None else pose.fov))
+    wide = min(max(math.degrees(2.0 * math.atan(half * width / height)), 1.0), 175.0)
+    if pose is not None:
+        return Camera.look_at(
+            torch.from_numpy(pose.position), torch.from_numpy(pose.look_at),
+            wide, width, height, torch.from_numpy(pose.up),
+        )  # fmt: skip
+    rotation = viser.transforms.SO3(np.asarray(handle.wxyz)).as_matrix()
+    world = torch.eye(4, dtype=torch.float64)
+    world[:3, :3] = torch.from_numpy(rotation.T)
+    world[:3, 3] = -world[:3, :3] @ torch.from_numpy(np.array(handle.position, np.float64))
+    return Camera.from_fov(wide, width, height, world.float())
 
 
 def set_home(server: viser.ViserServer, pose: Pose) -> None:
@@ -60,19 +93,18 @@ def set_home(server: viser.ViserServer, pose: Pose) -> None:
     start.near, start.far, start.fov = NEAR, FAR_PLANE, pose.fov
 
 
-def go_to(client: viser.ClientHandle, pose: Pose) -> None:
-    """Bring one visitor to ``pose``."""
-    with client.atomic():
-        client.camera.up_direction = pose.up
-        client.camera.position = pose.position
-        client.camera.look_at = pose.look_at
-        client.camera.fov = pose.fov
+def share_query(pose: Pose) -> str:
+    """What to add to the viewer's address, so that it opens at ``pose``."""
 
+    def plain(values: np.ndarray) -> str:
+        return ",".join(f"{round(float(value), 4) + 0.0:.4f}" for value in values)
 
-def stay_first_person(client: viser.ClientHandle) -> None:
-    """Keep the mouse wheel from backing out of the head into an orbit."""
-    client.camera.max_orbit_distance = LOOK_AHEAD
-    client.camera.min_orbit_distance = LOOK_AHEAD
+    fields = {
+        "initialCameraPosition": plain(pose.position),
+        "initialCameraLookAt": plain(pose.look_at),
+        "initialCameraUp": plain(pose.up),
+    }
+    return "?" + urlencode(fields, safe=",")
 
 
 def add_frustum(server: viser.ViserServer, camera: Camera) -> viser.CameraFrustumHandle:

@@ -1,24 +1,20 @@
-"""Splats as viser draws them: one node per chunk, sized and thinned for a browser.
+"""Splats as viser draws them: sized, thinned and packed for a browser.
 
 What is sent is a copy for the eye. Exports and renders keep the splats as they are.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import viser
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from renderers import SceneError, Splats
 from renderers.reference import rotation_matrices
-
-logger = logging.getLogger("scenegen")
 
 BUDGET = 1_500_000
 """Splats sent to a browser at most: 48 MB, and what an ordinary graphics chip sorts smoothly."""
@@ -35,8 +31,6 @@ SIGMA_MIN, SIGMA_MAX = 5e-4, 250.0
 FAR = 1500.0
 """Nothing is drawn beyond this distance from the origin, in metres: the sky ends at 400. The
 browser sorts by depth in 65,536 steps over the whole range, so far strays cost order up close."""
-HEADROOM = 0.6
-"""Share of the budget that is used after thinning while a world still grows."""
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -77,13 +71,13 @@ def drawable(splats: Splats) -> Bool[Tensor, " n"]:
     return finite & turned & near
 
 
-def floor_px(opacities: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def floor_px(opacities: Float[Tensor, " n"], smallest: float = FLOOR_PX) -> Float[Tensor, " n"]:
     """Standard deviation in pixels below which a splat must not fall, so that it is drawn.
 
     The browser drops a splat when ``opacity * (sigma^2 + BLUR)^2 < 1/4``; fainter ones need more.
     """
     least = (0.5 / opacities.clamp_min(1e-6).sqrt() - BLUR).clamp_min(0.0).sqrt()
-    return least.clamp(FLOOR_PX, FLOOR_PX_MAX)
+    return least.clamp(smallest, max(smallest, FLOOR_PX_MAX))
 
 
 def footprints(splats: Splats, eye: Float[Tensor, " 3"], pixel: float) -> Float[Tensor, " n"]:
@@ -97,14 +91,15 @@ def footprints(splats: Splats, eye: Float[Tensor, " 3"], pixel: float) -> Float[
     return pixel * torch.linalg.norm(splats.means - eye.to(splats.means), dim=1)
 
 
-def sized(splats: Splats, footprint: Float[Tensor, " n"]) -> Splats:
+def sized(splats: Splats, footprint: Float[Tensor, " n"], smallest: float = FLOOR_PX) -> Splats:
     """Splats with a size floor, so that they do not vanish where they are less than a pixel.
 
     Args:
         splats: Finite splats.
         footprint: Extent of a pixel of the window where each splat is, in metres.
+        smallest: The floor for opaque splats, in pixels.
     """
-    floor = floor_px(splats.opacities) * footprint
+    floor = floor_px(splats.opacities, smallest) * footprint
     scales = torch.maximum(splats.scales, floor[:, None]).clamp(SIGMA_MIN, SIGMA_MAX)
     return replace(splats, scales=scales)
 
@@ -165,121 +160,3 @@ def check_budget(budget: int) -> None:
             why="at least one splat must be allowed",
             fix=f"leave the budget out for {BUDGET:,}, or give a positive number",
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Chunk:
-    name: str
-    splats: Splats
-    eye: Tensor
-
-
-class SplatScene:
-    """The chunks of one world in a viser scene, within a budget.
-
-    Args:
-        server: Where the chunks are shown.
-        budget: Splats sent to a browser at most; positive.
-
-    Not safe to use from several threads at once: the application holds the lock.
-    """
-
-    def __init__(self, server: viser.ViserServer, budget: int = BUDGET) -> None:
-        self._server = server
-        self._budget = budget
-        self._chunks: list[_Chunk] = []
-        self._nodes: dict[str, viser.GaussianSplatHandle] = {}
-        self._share = 1.0
-        self.pixel = 1.0 / WINDOW_HEIGHT
-        """Extent of a pixel of the expected window at a distance of 1."""
-        self.shown = 0
-        """Splats in the browser."""
-
-    @property
-    def total(self) -> int:
-        """Drawable splats of the world."""
-        return sum(len(chunk.splats) for chunk in self._chunks)
-
-    def expect(self, count: int) -> None:
-        """Prepare for a world of ``count`` splats, so that it is thinned once and not again."""
-        self._share = min(1.0, self._budget / max(1, count))
-
-    def add(self, name: str, splats: Splats, eye: Float[Tensor, " 3"]) -> int:
-        """Show a chunk in a node of its own.
-
-        Args:
-            name: New name of the chunk.
-            splats: What it holds; splats that are not finite are left out, with a warning.
-            eye: Where it is expected to be seen from, in metres.
-
-        Returns:
-            How many of its splats can be drawn.
-
-        Raises:
-            SceneError: The name is taken, or not one of its splats can be drawn.
-        """
-        if any(chunk.name == name for chunk in self._chunks):
-            raise SceneError(
-                f"there is a chunk named {name!r} already",
-                why="every chunk is sent once and never edited",
-                fix="give each chunk its own name",
-            )
-        splats = _on_cpu(splats)
-        good = drawable(splats)
-        count = int(good.sum())
-        if count < len(splats):
-            _report_bad(name, len(splats) - count, len(splats))
-        chunk = _Chunk(name, splats if count == len(splats) else splats[good], eye)
-        self._chunks.append(chunk)
-        wanted = self.total
-        if wanted * self._share > self._budget + len(self._chunks):
-            self._share = HEADROOM * self._budget / wanted
-            self._send_all()
-        else:
-            self._send(chunk)
-        return count
-
-    def clear(self) -> None:
-        """Take every chunk away."""
-        with self._server.atomic():
-            for node in self._nodes.values():
-                node.remove()
-        self._nodes.clear()
-        self._chunks.clear()
-        self._share, self.shown = 1.0, 0
-
-    def _send_all(self) -> None:
-        with self._server.atomic():
-            for node in self._nodes.values():
-                node.remove()
-            self._nodes.clear()
-            self.shown = 0
-            for chunk in self._chunks:
-                self._send(chunk)
-
-    def _send(self, chunk: _Chunk) -> None:
-        if not len(chunk.splats):
-            return
-        footprint = footprints(chunk.splats, chunk.eye, self.pixel)
-        part = cloud(thinned(sized(chunk.splats, footprint), self._share, footprint))
-        self._nodes[chunk.name] = self._server.scene.add_gaussian_splats(
-            f"/world/{chunk.name}", part.centers, part.covariances, part.rgbs, part.opacities
-        )
-        self.shown += len(part.centers)
-
-
-def _on_cpu(splats: Splats) -> Splats:
-    return splats.detach().to(torch.device("cpu"))
-
-
-def _report_bad(name: str, bad: int, count: int) -> None:
-    if bad == count:
-        raise SceneError(
-            f"nothing of {name} can be drawn",
-            why=f"all of its {count:,} splats are not finite or farther away than {FAR:g} m",
-            fix="create the world again; if it happens twice, report it with the photograph",
-        )
-    logger.warning(
-        "%s: %s of %s splats are not finite or farther than %g m: not shown",
-        name, f"{bad:,}", f"{count:,}", FAR,
-    )  # fmt: skip

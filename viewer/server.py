@@ -7,11 +7,16 @@ import errno
 import ipaddress
 import logging
 import socket
+import threading
 from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import rich
 import viser
+import websockets.asyncio.server
+from websockets import Headers, Request, Response
 
 from renderers import SceneError
 
@@ -46,12 +51,14 @@ def start_server(host: str, port: int) -> LocalServer:
     free = _free_port(addresses, host, port)
     # Half-open and malformed connections, such as those of port scanners, are not our errors.
     logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
-    with quiet_console():
+    with quiet_console(), _guarded_door():
         server = LocalServer(host=host, port=free, label="scenegen", verbose=False)
     if port not in (0, server.get_port()):
         logger.warning(
-            "port %d is in use by another program: using %d instead", port, server.get_port()
-        )
+            "port %d is not free\n  why: it is in use by another program, perhaps another viewer\n"
+            "  fix: using %d instead: open %s",
+            port, server.get_port(), address_of(server),
+        )  # fmt: skip
     if not all(address.is_loopback for _, address in addresses):
         logger.warning(
             "the viewer listens on %s, port %d: everyone who can reach this computer over the "
@@ -83,6 +90,66 @@ def quiet_console() -> Iterator[None]:
         yield
     finally:
         console.quiet = before
+
+
+_door = threading.Lock()
+
+
+@contextlib.contextmanager
+def _guarded_door() -> Iterator[None]:
+    """Have the server that is started meanwhile refuse what :func:`refusal` refuses.
+
+    viser answers every request and takes every WebSocket, and offers no way to say which. It calls
+    ``serve`` of websockets with a function that looks at each request first: that one is wrapped.
+    """
+    with _door:
+        serve = websockets.asyncio.server.serve
+
+        def guarded(
+            handler: Any, host: str, port: int, *, process_request: Any, **rest: Any
+        ) -> Any:
+            def look(connection: Any, request: Request) -> Response | None:
+                why = refusal(request.headers, host)
+                if why is None:
+                    return process_request(connection, request)
+                logger.warning("viewer: a request was refused: %s", why)
+                return Response(403, "Forbidden", Headers(), f"refused: {why}\n".encode())
+
+            return serve(handler, host, port, process_request=look, **rest)
+
+        websockets.asyncio.server.serve = guarded  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            websockets.asyncio.server.serve = serve
+
+
+def refusal(headers: Headers, host: str) -> str | None:
+    """Why a request is not answered; None when it is.
+
+    A web page elsewhere could open a WebSocket to this machine, or have its own name resolve to
+    this machine: the browser tells in ``Origin`` which page asks, and in ``Host`` whom it asks.
+
+    Args:
+        headers: Of the request.
+        host: What the server listens on.
+    """
+    asked, origin = headers.get("Host", ""), headers.get("Origin")
+    name = urlsplit(f"//{asked}").hostname or ""
+    if _is_loopback(host) and not _is_loopback(name):
+        return f"it was sent to {name!r}, and this server is for this machine only"
+    if origin is not None and urlsplit(origin).netloc.lower() != asked.lower():
+        return f"it comes from a page of {origin!r}"
+    return None
+
+
+def _is_loopback(name: str) -> bool:
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

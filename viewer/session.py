@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from renderers import SceneError
 from scenegen.world.events import Event
-from viewer.app import HOST, PORT, AnyWorld, ViewerApp
+from viewer.app import HOST, PORT, ViewerApp
 from viewer.scene import BUDGET
+from viewer.stage import AnyWorld
 
 logger = logging.getLogger("scenegen")
 
@@ -70,11 +70,9 @@ def view_photo(
 
     with ViewerApp(host, port, budget) as app:
         logger.info("viewer: open %s in a browser; Ctrl-C ends it", app.url)
-        app.status("Reading the photograph and estimating its depth ...", 0.0)
         events = create_events(photo, folder, **(settings or {}))
         try:
-            with contextlib.closing(events):  # type: ignore[type-var]
-                app.follow(events, on_event)
+            app.follow(events, on_event)
         except KeyboardInterrupt:
             kept = f"{app.steps} steps are in {folder}" if app.steps else "nothing was made yet"
             logger.info("stopped: %s", kept)

@@ -1,0 +1,211 @@
+"""How a visitor is kept on the ground and out of walls, with a browser that answers late."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import viser
+from test_walking import FLOOR, WALL, sheet, terrain
+from viewer_parts import CAMERA
+
+from spatial_memory.walking import Body, Terrain
+from viewer import navigation, walker
+from viewer.navigation import FAR_PLANE, LOOK_AHEAD, pose_of
+from viewer.walker import Walker
+
+PLACES = ("position", "look_at", "up_direction", "fov", "far")
+
+
+class FakeBrowser:
+    """Walks on its own as viser's browser side does, and hears of corrections ``late`` reports on.
+
+    It is also the camera handle that the server sees: assignments are sent to it.
+    """
+
+    def __init__(self, late: int = 0) -> None:
+        self.place: dict[str, Any] = {
+            "position": np.zeros(3), "look_at": np.array([0.0, 0.0, LOOK_AHEAD]),
+            "up_direction": np.array([0.0, -1.0, 0.0]), "fov": 1.0, "far": FAR_PLANE,
+        }  # fmt: skip
+        self.image_width, self.image_height = 64, 48
+        self.max_orbit_distance = self.min_orbit_distance = LOOK_AHEAD
+        self.wxyz = (1.0, 0.0, 0.0, 0.0)
+        self._late = late
+        self._underway: deque[list[tuple[str, Any]]] = deque([[] for _ in range(late)])
+        self._sent: list[tuple[str, Any]] = []
+        self._known = dict(self.place)
+        self.corrections = 0
+
+    __class__ = property(lambda self: viser.CameraHandle)  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in PLACES:
+            return self._known[name]
+        raise AttributeError(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in PLACES:
+            object.__setattr__(self, name, value)
+            return
+        self.corrections += name == "position"
+        if name == "position":  # viser takes the point looked at along
+            self._known["look_at"] = self._known["look_at"] + (value - self._known["position"])
+            self._sent.append(("look_at", self._known["look_at"]))
+        self._known[name] = value
+        self._sent.append((name, value))
+
+    def walk(self, person: Walker, step: tuple[float, float, float], times: int = 1) -> None:
+        """Move, report, and hear what was sent some reports ago."""
+        for _ in range(times):
+            for name in ("position", "look_at"):
+                self.place[name] = self.place[name] + np.array(step)
+            self._known = dict(self.place)
+            person.report(self)
+            self._underway.append(self._sent)
+            self._sent = []
+            self.place.update(self._underway.popleft())
+
+
+def client_of(browser: FakeBrowser) -> Any:
+    client = MagicMock(spec=viser.ClientHandle)
+    client.camera, client.atomic = browser, contextlib.nullcontext
+    return client
+
+
+def person_on(
+    ground: Terrain,
+    late: int = 0,
+    body: Body = Body(),  # noqa: B008
+) -> tuple[Walker, FakeBrowser]:
+    browser = FakeBrowser(late)
+    person = Walker(client_of(browser), lambda: ground, lambda: body)
+    browser.walk(person, (0, 0, 0))
+    return person, browser
+
+
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_wall_stops_the_walk_however_late_the_browser_hears(late: int) -> None:
+    """25 steps of 0.1 m lead half a metre through the wall; it ends a radius before it."""
+    person, browser = person_on(terrain(FLOOR, WALL), late)
+    browser.walk(person, (0, 0, 0.1), 25)
+    browser.walk(person, (0, 0, 0), late + 1)
+    assert browser.place["look_at"][2] == pytest.approx(1.75, abs=0.03)
+    assert browser.place["look_at"][0] == pytest.approx(0, abs=0.05)
+    assert browser.place["position"][1] == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("late", [0, 2])
+@pytest.mark.parametrize("speed", [0.5, 1.0, 4.0])
+def test_speed_is_kept_however_late_the_browser_hears(late: int, speed: float) -> None:
+    """The browser asks for 1 m at 2 m/s: that is half a metre per m/s, none of it lost."""
+    person, browser = person_on(terrain(FLOOR), late)
+    person.speed = speed
+    browser.walk(person, (0, 0, 0.05), 20)
+    browser.walk(person, (0, 0, 0), 2 * late + 2)
+    assert browser.place["position"][2] == pytest.approx(0.5 * speed, abs=0.06)
+
+
+def test_free_way_needs_no_correction() -> None:
+    person, browser = person_on(terrain(FLOOR))
+    browser.walk(person, (0, 0, 0.1), 10)
+    assert browser.corrections == 0
+    assert browser.place["position"][2] == pytest.approx(1.0)
+
+
+def test_feet_follow_the_ground_and_flying_does_not() -> None:
+    up = np.array([0, -5, -1]) / np.sqrt(26)
+    ramp = terrain(FLOOR, sheet((-1, 1.6, 0), (2, 0, 0), (0, -0.6, 3), up))
+    person, browser = person_on(ramp)
+    browser.walk(person, (0, 0, 0.1), 20)
+    assert browser.place["position"][1] == pytest.approx(-0.4, abs=0.04)
+    person.set_mode("fly")
+    browser.walk(person, (0, -0.1, 0), 10)
+    assert browser.place["position"][1] == pytest.approx(-1.4, abs=0.04)
+    person.set_mode("walk")
+    browser.walk(person, (0, 0, 0))
+    assert browser.place["position"][1] == pytest.approx(-0.4, abs=0.05)
+
+
+def test_flying_goes_through_walls() -> None:
+    person, browser = person_on(terrain(FLOOR, WALL))
+    person.set_mode("fly")
+    browser.walk(person, (0, 0, 0.1), 30)
+    assert browser.place["position"][2] == pytest.approx(3.0)
+
+
+def test_turning_the_head_is_not_walking() -> None:
+    """The browser turns the eyes about a point ahead: the eyes move, the visitor does not."""
+    person, browser = person_on(terrain(FLOOR, WALL))
+    browser.place["position"] = np.array([LOOK_AHEAD, 0.0, LOOK_AHEAD])
+    browser.walk(person, (0, 0, 0))
+    assert browser.corrections == 0
+
+
+def test_default_pose_of_a_browser_is_not_believed() -> None:
+    strange = FakeBrowser()
+    strange.place["far"] = 1000.0  # viser's own
+    person = Walker(client_of(strange), lambda: terrain(FLOOR), Body)
+    strange.walk(person, (3, 3, 3))
+    assert not person.here
+    strange.place["far"] = FAR_PLANE + 17.0  # a tab that comes back after the server was gone
+    strange.walk(person, (0, 0, 0))
+    assert person.here
+    strange._known["position"] = np.array([np.nan, 0, 0])
+    assert not person.report(strange)
+
+
+def test_jump_by_the_program_is_not_walked() -> None:
+    person, browser = person_on(terrain(FLOOR, WALL), late=2)
+    person.go_to(pose_of(CAMERA.moved(forward=4.0)))
+    browser.walk(person, (0, 0, 0), 4)
+    assert browser.place["position"][2] == pytest.approx(4.0)
+    browser.walk(person, (0, 0, 0.1), 5)
+    assert browser.place["position"][2] == pytest.approx(4.5, abs=0.01)
+
+
+def test_correction_that_nobody_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    person, browser = person_on(terrain(FLOOR, WALL))
+    browser.walk(person, (0, 0, 0.1), 25)
+    browser.place["far"] = 5.0 + FAR_PLANE
+    browser.place["look_at"] = np.array([1.0, 0.0, 0.0])
+    later = walker.time.monotonic() + walker.LOST + 1
+    monkeypatch.setattr(walker.time, "monotonic", lambda: later)
+    browser.walk(person, (0, 0, 0))
+    browser.walk(person, (0.1, 0, 0), 3)
+    assert browser.place["look_at"][0] == pytest.approx(1.3)
+
+
+def test_steps_by_buttons_are_walked_and_turned() -> None:
+    person, browser = person_on(terrain(FLOOR, WALL))
+    for _ in range(12):
+        person.step(0.25, 0.0, 0.0)
+        browser.walk(person, (0, 0, 0))
+    assert browser.place["position"][2] == pytest.approx(1.75, abs=0.05)
+    person.step(0.0, 0.0, 90.0)
+    person.step(0.0, 0.0, 90.0)  # before the browser has heard of the first
+    ahead = browser.look_at - browser.position
+    np.testing.assert_allclose(ahead, [0, 0, -LOOK_AHEAD], atol=1e-6)
+
+
+def test_orbit_turns_around_what_is_ahead() -> None:
+    person, browser = person_on(terrain(FLOOR))
+    person.set_mode("orbit")
+    ahead = np.linalg.norm(browser.look_at - browser.position)
+    assert ahead == pytest.approx(navigation.ORBIT_DISTANCE)
+    assert browser.max_orbit_distance > ahead
+    person.set_mode("walk")
+    assert np.linalg.norm(browser.look_at - browser.position) == pytest.approx(LOOK_AHEAD)
+
+
+def test_link_to_a_view() -> None:
+    query = navigation.share_query(pose_of(CAMERA.moved(right=1.0, yaw_degrees=90.0)))
+    assert query == (
+        "?initialCameraPosition=1.0000,0.0000,0.0000"
+        f"&initialCameraLookAt={1 + LOOK_AHEAD:.4f},0.0000,0.0000"
+        "&initialCameraUp=0.0000,-1.0000,0.0000"
+    )

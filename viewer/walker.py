@@ -1,0 +1,205 @@
+"""How one visitor moves: the browser moves first, and is put right where it may not go.
+
+viser's browser side walks on its own, 2 m/s, through everything. Each place it reports is checked;
+where the visitor may not be, it is told another. Reports that were on their way meanwhile must not
+be taken for moves from that place: every correction sets the camera's far plane, far behind all
+that is drawn, to another distance, and only reports that carry it back are answers to it.
+
+What is moved is the point that the view turns around, just ahead of the eyes: turning the head
+moves the eyes a little, but nobody walks by it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+import viser
+
+from renderers import Camera
+from spatial_memory.walking import Body, Point, Terrain
+from viewer.navigation import (
+    BROWSER_SPEED,
+    FAR_PLANE,
+    LOOK_AHEAD,
+    ORBIT_DISTANCE,
+    Pose,
+    camera_of,
+    pose_of,
+)
+
+Mode = Literal["walk", "fly", "orbit"]
+MODES: tuple[Mode, ...] = ("walk", "fly", "orbit")
+LOST = 2.0
+"""Seconds after which a correction that nobody answered counts as lost."""
+MOVED = 2e-3
+"""Corrections smaller than this are not worth sending, in metres."""
+TAGS = 1000
+"""Far planes that mark corrections: one metre apart, used in turn."""
+
+
+class Walker:
+    """Keeps one visitor on the ground and out of walls.
+
+    Args:
+        client: The visitor.
+        terrain: Gives the ground and walls as they are now.
+        body: Gives who walks, as for :class:`spatial_memory.walking.Body`.
+    """
+
+    def __init__(
+        self,
+        client: viser.ClientHandle,
+        terrain: Callable[[], Terrain],
+        body: Callable[[], Body],
+    ) -> None:
+        self._client, self._terrain, self._body_of = client, terrain, body
+        self._lock = threading.RLock()
+        self._mode: Mode = "walk"
+        self._body = Body()
+        self.speed = BROWSER_SPEED
+        """Metres per second."""
+        self.here = False
+        """Whether the visitor has arrived; what a browser reports before is its default pose."""
+        self.moved_at = time.monotonic()
+        """When the visitor moved or turned last, on the clock of ``time.monotonic``."""
+        self._head = np.zeros(3)
+        self._tag, self._placed, self._asked = FAR_PLANE, 0.0, np.zeros(3)
+        self._owed: np.ndarray | None = None
+        self._wanted: Pose | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """How the visitor moves."""
+        return self._mode
+
+    @property
+    def camera(self) -> Camera:
+        """What the visitor sees, or is about to see, on the pixel grid of the window."""
+        return camera_of(self._client.camera, self._wanted)
+
+    def report(self, camera: viser.CameraHandle) -> bool:
+        """The browser says where the visitor is. Returns whether the visitor has arrived."""
+        head = np.array(camera.look_at, np.float64)
+        if not camera.far >= FAR_PLANE - 0.5 or not np.isfinite([*head, *camera.position]).all():
+            return False
+        with self._lock:
+            return self._report(camera, head)
+
+    def _report(self, camera: viser.CameraHandle, head: np.ndarray) -> bool:
+        now = time.monotonic()
+        self.moved_at = now
+        if not self.here or (abs(camera.far - self._tag) > 0.25 and now - self._placed > LOST):
+            self.here = True
+            self._begin(head, camera.far)
+            return True
+        if abs(camera.far - self._tag) > 0.25:  # said before it heard of the correction
+            if self._owed is not None:
+                self._owed = head - self._asked
+            return True
+        self._wanted = None
+        step = head - self._head
+        if self._owed is not None:
+            step, self._owed = step + self._owed, None
+        if self._mode == "orbit":
+            self._head = head
+            return True
+        goal = self._head + (self.speed / BROWSER_SPEED) * step
+        if self._mode == "walk":
+            goal = np.array(self._terrain().walk(_point(self._head), _point(goal), self._body))
+        if np.abs(goal - head).max() > MOVED:
+            self._asked, self._owed = head, np.zeros(3)
+            position = np.array(camera.position) + (goal - head)
+            with self._client.atomic():
+                self._next_tag()
+                camera.position = position
+        self._head = goal
+        return True
+
+    def go_to(self, pose: Pose) -> None:
+        """Bring the visitor somewhere, without walking there."""
+        camera = self._client.camera
+        with self._lock, self._client.atomic():
+            self._next_tag()
+            self._reach()
+            camera.up_direction = pose.up
+            camera.position = pose.position
+            camera.look_at = pose.look_at
+            camera.fov = pose.fov
+            self._owed, self._wanted = None, pose
+            self._head = np.array(pose.look_at, np.float64)
+            self.moved_at = time.monotonic()
+            self._settle()
+
+    def go_home(self, camera: Camera) -> None:
+        """Bring the visitor to where the photograph was taken, on foot unless flying."""
+        if self._mode == "orbit":
+            self._mode = "walk"
+        self.go_to(pose_of(camera))
+
+    def step(self, forward: float, right: float, turn_degrees: float) -> None:
+        """Go a step and turn, as far as the world allows: for visitors without keys."""
+        before = self.camera
+        flat = before.moved(pitch_degrees=-_pitch(before))
+        goal = flat.moved(forward=forward, right=right).center.double().numpy()
+        start = before.center.double().numpy()
+        if self._mode == "walk":
+            goal = np.array(self._terrain().walk(_point(start), _point(goal), self._body))
+        turned = flat.moved(yaw_degrees=turn_degrees).moved(pitch_degrees=_pitch(before))
+        pose = turned.cam_from_world.double().clone()
+        pose[:3, 3] = -pose[:3, :3] @ torch.from_numpy(goal)
+        self.go_to(replace(pose_of(turned.posed(pose.float())), fov=float(self._client.camera.fov)))
+
+    def set_mode(self, mode: Mode) -> None:
+        """Move otherwise from now on."""
+        if mode == self._mode:
+            return
+        before, self._mode = self._mode, mode
+        camera = self.camera
+        pose = pose_of(camera, ORBIT_DISTANCE if mode == "orbit" else LOOK_AHEAD)
+        if "orbit" in (before, mode):
+            self.go_to(pose)
+        if mode == "walk":
+            self._body = self._body_of()
+            self.step(0.0, 0.0, 0.0)  # down to the ground
+
+    def settle(self) -> None:
+        """The world has changed: look again at what the visitor stands on."""
+        self._settle()
+
+    def _begin(self, head: np.ndarray, far: float) -> None:
+        self._head, self._tag, self._owed, self._wanted = head, far, None, None
+        self._reach()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Eyes as high as they are here: who stands at the photograph sees the photograph."""
+        self._body = self._terrain().settled(_point(self._head), self._body_of())
+
+    def _reach(self) -> None:
+        """Keep the wheel from backing out of the head, but for orbits."""
+        camera = self._client.camera
+        if self._mode == "orbit":
+            camera.max_orbit_distance, camera.min_orbit_distance = 50.0, LOOK_AHEAD
+        else:
+            camera.min_orbit_distance = camera.max_orbit_distance = LOOK_AHEAD
+
+    def _next_tag(self) -> None:
+        self._tag = FAR_PLANE + (self._tag - FAR_PLANE + 1.0) % TAGS
+        self._placed = time.monotonic()
+        self._client.camera.far = self._tag
+
+
+def _point(place: np.ndarray) -> Point:
+    return float(place[0]), float(place[1]), float(place[2])
+
+
+def _pitch(camera: Camera) -> float:
+    """How far a camera looks up, in degrees."""
+    ahead = camera.world_from_cam[:3, 2].double()
+    return float(torch.rad2deg(torch.asin(-ahead[1].clamp(-1.0, 1.0))))
