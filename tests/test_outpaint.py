@@ -7,17 +7,23 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from renderers import SceneError
+from renderers import Camera, SceneError
 from scenegen import outpaint
 from scenegen.outpaint.filling import GROW_PX
 
-RUNNABLE = [name for name, entry in outpaint.OUTPAINTERS.items() if entry.missing() is None]
+RUNNABLE = [
+    name
+    for name, entry in outpaint.OUTPAINTERS.items()
+    if entry.missing() is None and name != "none"
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Past:
     rgb: torch.Tensor
     known: torch.Tensor
+    depth: torch.Tensor
+    camera: Camera
 
 
 def stripes(height: int = 96, width: int = 128) -> torch.Tensor:
@@ -71,7 +77,8 @@ def test_patches_come_from_the_retrieved_view() -> None:
     known = right_side_hidden(image)
     band = image.clone()
     band[40:56] = torch.tensor([0.9, 0.1, 0.1])
-    past = Past(band, torch.ones(96, 128, dtype=torch.bool))
+    everywhere = torch.ones(96, 128, dtype=torch.bool)
+    past = Past(band, everywhere, everywhere.float(), Camera.from_fov(60, 128, 96))
     with_past = outpaint.fill(image, known, references=(past,), backend="patch")
     assert float(with_past[44:52, -16:, 0].mean()) > 0.8
 

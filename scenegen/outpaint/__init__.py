@@ -1,7 +1,8 @@
 """A partial view and the past views that explain it in; a full view out. One file per outpainter.
 
 >>> from scenegen import outpaint
->>> outpaint.fill(rgb, known, references=views, seed=0)
+>>> outpaint.fill(rgb, known, camera, depth, references=views, seed=0)
+>>> outpaint.complete(rgb, known, camera, depth, references=views).remembered  # not invented
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scenegen.outpaint.base import OUTPAINTERS, Outpainter, Reference
-    from scenegen.outpaint.filling import fill
+    from scenegen.outpaint.composite import Verdict
+    from scenegen.outpaint.filling import Completed, complete, fill
 
 _HOME = {
+    "Completed": "scenegen.outpaint.filling",
     "OUTPAINTERS": "scenegen.outpaint.base",
     "Outpainter": "scenegen.outpaint.base",
     "Reference": "scenegen.outpaint.base",
+    "Verdict": "scenegen.outpaint.composite",
+    "complete": "scenegen.outpaint.filling",
     "fill": "scenegen.outpaint.filling",
 }
-__all__ = ["OUTPAINTERS", "Outpainter", "Reference", "fill"]
+__all__ = ["OUTPAINTERS", "Completed", "Outpainter", "Reference", "Verdict", "complete", "fill"]
 
 
 def __getattr__(name: str) -> Any:

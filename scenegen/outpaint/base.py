@@ -27,10 +27,21 @@ class Reference(Protocol):
         """Its pixels that hold."""
         ...
 
+    @property
+    def depth(self) -> Float[Tensor, "h w"]:
+        """Its depth, metres; NaN unknown, +inf sky."""
+        ...
+
+    @property
+    def camera(self) -> Camera:
+        """Where it was taken from."""
+        ...
+
 
 @runtime_checkable  # the test-time type checker needs it
 class Outpainter(Protocol):
-    """Fills the unknown part of a view. What comes back at known pixels is discarded."""
+    """Fills the unknown part of a view. What comes back at known pixels is discarded; what comes
+    back as NaN stays unknown."""
 
     def fill(
         self,
@@ -67,5 +78,11 @@ OUTPAINTERS: dict[str, Backend] = {  # best first
         _no_patchmatch,
         "pip install pypatchmatch",
         "no weights: copies patches of the view and of the retrieved views",
+    ),
+    "none": Backend(
+        "scenegen.outpaint.nothing:Nothing",
+        lambda: None,
+        "",
+        "invents nothing: what was never seen stays unknown",
     ),
 }

@@ -1,24 +1,40 @@
-"""The door to all outpainters: checks, prefill, and known pixels that come back untouched."""
+"""The door to all outpainters: checks, memory first, and known pixels that come back untouched."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from renderers import Camera, SceneError, choose
 from scenegen.fields import pull_push
-from scenegen.outpaint.base import OUTPAINTERS, Reference
+from scenegen.outpaint.base import OUTPAINTERS, Outpainter, Reference
+from scenegen.outpaint.composite import Composite, Verdict, composite
+from scenegen.outpaint.seams import along, continued_colors
 
 GROW_PX = 5
 """The outpainter repaints this many known pixels around a hole, so that it never sees a blurred
 rim; the originals are put back afterwards."""
-FADE_PX = 16.0
-"""Distance from the rim at which its colour difference has faded to 1/e, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Completed:
+    """A view whose hole was filled, and where each of its pixels comes from."""
+
+    rgb: Float[Tensor, "h w 3"]
+    """The view, sRGB, 0 to 1; 0 where it is still unknown."""
+    remembered: Bool[Tensor, "h w"]
+    """Pixels of the hole that past views show."""
+    invented: Bool[Tensor, "h w"]
+    """Pixels of the hole that the outpainter made up."""
+    depth: Float[Tensor, "h w"]
+    """Depth of the remembered pixels, metres; +inf in the sky, NaN elsewhere."""
+    verdicts: tuple[Verdict, ...]
+    """What came of each past view, in their order; empty without a camera."""
 
 
 def fill(
@@ -30,19 +46,33 @@ def fill(
     seed: int = 0,
     backend: str = "auto",
 ) -> Float[Tensor, "h w 3"]:
-    """Fill the unknown part of a view.
+    """The picture of :func:`complete`; arguments and errors as there."""
+    return complete(rgb, known, camera, depth, references, seed, backend).rgb
+
+
+def complete(
+    rgb: Float[Tensor, "h w 3"] | Float[np.ndarray, "h w 3"],
+    known: Bool[Tensor, "_ _"] | Bool[np.ndarray, "_ _"],
+    camera: Camera | None = None,
+    depth: Float[Tensor, "h w"] | None = None,
+    references: Sequence[Reference] = (),
+    seed: int = 0,
+    backend: str = "auto",
+) -> Completed:
+    """Fill the unknown part of a view: from past views first, the rest is invented.
 
     Args:
         rgb: View, sRGB, 0 to 1. What unknown pixels hold does not matter. numpy is taken as well.
         known: Pixels to keep.
-        camera: The view's camera, for outpainters that use geometry.
-        depth: Depth of the known pixels, metres; NaN elsewhere.
+        camera: The view's camera. Without it, past views are only a source of textures.
+        depth: Depth of the known pixels, metres; NaN elsewhere. Past views that contradict it are
+            not used.
         references: Past views of the same place, best first.
         seed: Same seed, same picture.
         backend: A name of ``OUTPAINTERS``, or "auto" for the best that runs here.
 
     Returns:
-        The whole view; known pixels are bit-identical.
+        The view; known pixels are bit-identical.
 
     Raises:
         SceneError: Shapes disagree, nothing at all is known, or the backend cannot run here.
@@ -56,36 +86,57 @@ def fill(
             fix="pass both on the same pixel grid",
         )
     known = known.bool() & torch.isfinite(rgb).all(-1)
+    nothing, unknown = torch.zeros_like(known), torch.full(known.shape, torch.nan)
     if known.all():
-        return rgb.clone()
+        return Completed(rgb.clone(), nothing, nothing, unknown, ())
     if not known.any():
         raise SceneError(
             "cannot outpaint a view of which nothing is known",
             why="there is nothing to continue from",
             fix="turn or step less far, so that the view overlaps what exists",
         )
-    _, outpainter = choose("outpaint", OUTPAINTERS, backend)
-    sure = _eroded(known, GROW_PX)
-    if not sure.any():
-        sure = known
-    prefilled = pull_push(torch.nan_to_num(rgb), sure).clamp(0.0, 1.0)
-    with torch.no_grad():
-        painted = outpainter().fill(prefilled, sure, camera, depth, references, seed)
-    painted = _without_seam(painted, torch.nan_to_num(rgb), known & ~sure)
-    return torch.where(known[..., None], rgb, painted.clamp(0.0, 1.0))
+    outpainter: Outpainter = choose("outpaint", OUTPAINTERS, backend)[1]()
+    picture, remembered, verdicts = torch.nan_to_num(rgb), nothing, ()
+    if camera is not None and references:
+        past = composite(picture, known, camera, depth, references)
+        picture, remembered = _recalled(picture, known, past)
+        unknown, verdicts = torch.where(remembered, past.depth, unknown), past.verdicts
+        references = [v for v, said in zip(references, verdicts, strict=True) if not said.rejected]
+    explained, invented = known | remembered, nothing
+    if not explained.all():
+        painted = _painted(outpainter, picture, explained, camera, depth, references, seed)
+        invented = torch.isfinite(painted).all(-1) & ~explained
+        picture = torch.where(invented[..., None], painted.clamp(0.0, 1.0), picture)
+    picture = torch.where((explained | invented)[..., None], picture, 0.0)
+    picture = torch.where(known[..., None], rgb, picture)
+    return Completed(picture, remembered, invented, unknown, verdicts)
 
 
-def _without_seam(
-    painted: Float[Tensor, "h w 3"], rgb: Float[Tensor, "h w 3"], rim: Bool[Tensor, "h w"]
+def _recalled(
+    rgb: Float[Tensor, "h w 3"], known: Bool[Tensor, "h w"], past: Composite
+) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
+    """The picture with what past views show in its hole, and which pixels these are."""
+    remembered = past.valid & ~known
+    rim = along(known, GROW_PX) & past.valid
+    fitted = continued_colors(past.rgb, rgb, rim).clamp(0.0, 1.0)
+    return torch.where(remembered[..., None], fitted, rgb), remembered
+
+
+def _painted(
+    outpainter: Outpainter,
+    rgb: Float[Tensor, "h w 3"],
+    known: Bool[Tensor, "h w"],
+    camera: Camera | None,
+    depth: Float[Tensor, "h w"] | None,
+    references: Sequence[Reference],
+    seed: int,
 ) -> Float[Tensor, "h w 3"]:
-    """Carry the difference at the repainted rim into the hole, fading (Perez et al. 2003)."""
-    if not rim.any():
-        return painted
-    offset = pull_push(rgb - painted, rim)
-    distance = torch.from_numpy(distance_transform_edt(~rim.numpy())).float()
-    return painted + offset * torch.exp(-distance / FADE_PX)[..., None]
-
-
-def _eroded(known: Bool[Tensor, "h w"], pixels: int) -> Bool[Tensor, "h w"]:
-    hole = (~known).float()[None, None]
-    return torch.nn.functional.max_pool2d(hole, 2 * pixels + 1, 1, pixels)[0, 0] < 0.5
+    """The whole view from an outpainter, matched to what is known."""
+    rim = along(known, GROW_PX)
+    sure = known & ~rim
+    if not sure.any():
+        sure, rim = known, torch.zeros_like(known)
+    prefilled = pull_push(rgb, sure).clamp(0.0, 1.0)
+    with torch.no_grad():
+        painted = outpainter.fill(prefilled, sure, camera, depth, references, seed)
+    return continued_colors(painted, rgb, rim & torch.isfinite(painted).all(-1))

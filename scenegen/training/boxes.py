@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from renderers import Camera
 from scenegen.training.shots import Shot, random_camera
 
 Array = np.ndarray
@@ -43,7 +44,10 @@ class BoxWorld:
         eye = np.array([rng.normal(0, 0.5), -rng.uniform(0.8, 2.0), rng.normal(0, 0.5)])
         yaw = rng.uniform(-np.pi, np.pi)
         target = eye + np.array([np.sin(yaw), rng.normal(0.15, 0.1), np.cos(yaw)])
-        camera = random_camera(rng, eye, target, self.sides)
+        return self.draw(random_camera(rng, eye, target, self.sides))
+
+    def draw(self, camera: Camera) -> Shot:
+        """The picture that a camera takes."""
         lens = np.linalg.inv(camera.px_from_cam.double().numpy())
         pose = camera.cam_from_world.double().numpy()
         pixels = camera.pixel_centers().double().numpy().reshape(-1, 2)

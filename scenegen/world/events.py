@@ -88,13 +88,17 @@ class Committed:
 
 @dataclass(frozen=True, eq=False)
 class Skipped:
-    """A planned view needed nothing: what it shows is known already."""
+    """A planned view added nothing: what it shows is known already, or nobody may invent it."""
 
     camera: Camera
     hole_share: float
     """Share of the view's pixels that nothing explains, 0 to 1."""
+    honest: bool = False
+    """Whether the rest stays unknown because nothing may be invented."""
 
     def __str__(self) -> str:
+        if self.honest:
+            return f"view skipped: {self.hole_share:.1%} of it was never seen and stays unknown"
         return f"view skipped: only {self.hole_share:.1%} of it is unknown"
 
 

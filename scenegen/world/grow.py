@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -93,6 +94,31 @@ def remembered(memory: ViewMemory, view: Look) -> Choice:
     return Choice(hit.view_ids, hit.coverage, hit.gains, hit.votes, hit.reasons)
 
 
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """What a growth step adds, and how it came about."""
+
+    data: StepData
+    remembered: float
+    """Share of the view that was unknown and that past views show, 0 to 1."""
+    invented: float
+    """Share of the view that the outpainter made up, 0 to 1."""
+    fit: Fit | None
+    """How the depth of what was invented was fitted; None when nothing was."""
+    rejected: dict[int, str]
+    """Past views that contradict what is known, and how."""
+
+    def as_info(self) -> dict[str, Any]:
+        """What the journal keeps of it: plain values."""
+        fit = self.fit
+        return {
+            "remembered": self.remembered,
+            "invented": self.invented,
+            "rejected": {str(view_id): reason for view_id, reason in self.rejected.items()},
+            "fit": fit and {"scale": fit.scale, "shift": fit.shift, "error": fit.error},
+        }
+
+
 def invent(
     view: Look,
     memory: ViewMemory,
@@ -103,27 +129,37 @@ def invent(
     seed: int,
     sky_radius: float,
     eye_height: float,
-) -> tuple[StepData, Fit]:
-    """Fill a view's hole and lift it: the step's data, and how its depth was fitted."""
+) -> Grown | None:
+    """Fill a view's hole, from past views first, and lift it; None where there is nothing to add.
+
+    What past views show keeps the depth that it has there.
+    """
     references = [memory.views[view_id] for view_id in view_ids]
-    rgb = outpaint.fill(
+    done = outpaint.complete(
         view.rgb, ~view.hole, view.camera, view.depth, references, seed, outpaint_backend
     )
-    rgb = as_levels(rgb)
-    estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees, eye_height)
-    fit = fit_disparity(estimate.depth, view.depth, view.solid & ~view.hole)
-    depth = continued_depth(estimate.depth, view.depth, view.hole, fit)
-
-    seen = [Seen(memory.views[0].camera, memory.views[0].depth)]
-    seen += [Seen(past.camera, past.depth) for past in references if past is not memory.views[0]]
-    depth = behind_seen(depth, view.hole, view.camera, seen)
-    depth = torch.where(_new_sky(estimate.sky, view), math.inf, depth)
-    full = torch.where(view.hole, depth, view.depth)
+    remembered, invented = (float(m.float().mean()) for m in (done.remembered, done.invented))
+    if invented == 0.0 and remembered < MIN_HOLE:
+        return None
+    rgb, fit = as_levels(done.rgb), None
+    full = torch.where(done.remembered, done.depth, view.depth)
+    if invented > 0.0:
+        estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees, eye_height)
+        fit = fit_disparity(estimate.depth, view.depth, view.solid & ~view.hole)
+        depth = continued_depth(estimate.depth, full, done.invented, fit)
+        seen = [Seen(memory.views[0].camera, memory.views[0].depth)]
+        seen += [Seen(p.camera, p.depth) for p in references if p is not memory.views[0]]
+        depth = behind_seen(depth, done.invented, view.camera, seen)
+        sky = _new_sky(estimate.sky, done.invented, full)
+        full = torch.where(done.invented, torch.where(sky, math.inf, depth), full)
     lifted = view.hole & ~torch.isnan(full)
     full = torch.where(lifted, splatting.snap_flying(full), full)
     splats = splatting.lift(rgb, full, view.camera, lifted, sky_radius)
     coat = splatting.undercoat(rgb, full, view.camera, lifted, sky_radius)
-    return StepData(splats=join([splats, coat]), rgb=rgb, depth=full, known=lifted), fit
+    data = StepData(splats=join([splats, coat]), rgb=rgb, depth=full, known=lifted)
+    said = zip(view_ids, done.verdicts, strict=False)  # none where nothing had to be filled
+    rejected = {view_id: v.reason for view_id, v in said if v.rejected}
+    return Grown(data, remembered, invented, fit, rejected)
 
 
 def as_levels(rgb: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
@@ -131,10 +167,12 @@ def as_levels(rgb: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
     return (rgb * 255).round() / 255
 
 
-def _new_sky(sky: Bool[Tensor, "h w"], view: Look) -> Bool[Tensor, "h w"]:
-    """Hole pixels that are sky: they look like it, and touch sky that is known."""
-    known_sky = torch.isposinf(view.depth)
-    candidates = (sky & view.hole) | known_sky
+def _new_sky(
+    sky: Bool[Tensor, "h w"], new: Bool[Tensor, "h w"], depth: Float[Tensor, "h w"]
+) -> Bool[Tensor, "h w"]:
+    """New pixels that are sky: they look like it, and touch sky that is known."""
+    known_sky = torch.isposinf(depth)
+    candidates = (sky & new) | known_sky
     names = regions(candidates)
     touching = torch.unique(names[known_sky])
-    return torch.isin(names, touching[touching > 0]) & view.hole
+    return torch.isin(names, touching[touching > 0]) & new

@@ -273,6 +273,9 @@ class World:
                 yield Skipped(camera, view.hole_share)
                 continue
             if view.hole.all():
+                if painter == "none":
+                    yield Skipped(camera, view.hole_share, honest=True)
+                    continue
                 raise SceneError(
                     "the next view shows nothing that exists",
                     why="it does not overlap the world, so there is nothing to continue from",
@@ -281,7 +284,7 @@ class World:
             choice = remembered(self.memory, view)
             yield Retrieved(choice.view_ids, choice.coverage)
             seed = int(self._meta["seed"]) * 100_003 + len(self.steps)
-            data, fit = invent(
+            grown = invent(
                 view,
                 self.memory,
                 choice.view_ids,
@@ -291,6 +294,9 @@ class World:
                 sky_radius=self.sky_radius,
                 eye_height=self.eye_height,
             )
+            if grown is None:
+                yield Skipped(camera, view.hole_share, honest=True)
+                continue
             seconds = time.monotonic() - begun
             info = {
                 "depth": depth,
@@ -298,11 +304,11 @@ class World:
                 "seed": seed,
                 "hole_share": view.hole_share,
                 "retrieved": as_info(choice),
-                "fit": {"scale": fit.scale, "shift": fit.shift, "error": fit.error},
+                **grown.as_info(),
                 "seconds": seconds,
             }
-            step = self.commit(camera, data, "generated", info)
-            yield Committed(step.id, data.splats, camera, view.hole_share, seconds)
+            step = self.commit(camera, grown.data, "generated", info)
+            yield Committed(step.id, grown.data.splats, camera, view.hole_share, seconds)
         yield Finished(len(self.steps), len(self.splats), time.monotonic() - started)
 
 
