@@ -36,7 +36,7 @@ class CreateConfig:
     """Depth backend; `scenegen doctor` lists them. NAME:FOLDER or NAME:OWNER/MODEL takes other
     weights, for depth-anything and moge."""
     outpaint: str = "auto"
-    """Outpainting backend; `scenegen doctor` lists them. `none` invents nothing: what the photograph
-    does not show stays unknown."""
+    """Outpainting backend; `scenegen doctor` lists them. none: nothing is invented, and what the
+    photograph does not show stays unknown."""
     renderer: str = "auto"
     """Renderer; `scenegen doctor` lists them."""

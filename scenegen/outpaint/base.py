@@ -40,8 +40,10 @@ class Reference(Protocol):
 
 @runtime_checkable  # the test-time type checker needs it
 class Outpainter(Protocol):
-    """Fills the unknown part of a view. What comes back at known pixels is discarded; what comes
-    back as NaN stays unknown."""
+    """Fills the unknown part of a view.
+
+    What comes back at known pixels is discarded; what comes back as NaN stays unknown.
+    """
 
     def fill(
         self,
@@ -80,7 +82,7 @@ OUTPAINTERS: dict[str, Backend] = {  # best first
         "no weights: copies patches of the view and of the retrieved views",
     ),
     "none": Backend(
-        "scenegen.outpaint.nothing:Nothing",
+        "scenegen.outpaint.honest:Nothing",
         lambda: None,
         "",
         "invents nothing: what was never seen stays unknown",

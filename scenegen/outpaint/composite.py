@@ -137,7 +137,9 @@ def _judged(
     difference = float((ours - theirs).abs()[same].mean())
     levels = f"{255 * difference:.0f} levels"
     if difference > MAX_DIFFERENCE:
-        return Verdict(f"its colours differ by {levels} where it overlaps", rejected=True, gain=gain)
+        return Verdict(
+            f"its colours differ by {levels} where it overlaps", rejected=True, gain=gain
+        )
     return Verdict(f"its colours agree within {levels} where it overlaps", used=helps, gain=gain)
 
 

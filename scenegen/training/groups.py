@@ -76,7 +76,8 @@ class Recorder:
     def again(self, camera: Camera) -> Shot:
         """A picture in the light of the last one."""
         assert self.light is not None
-        return Shot(*self.renderer.draw(camera, self.light), camera)
+        linear, depth = self.renderer.draw(camera, self.light)
+        return Shot(linear, depth, camera)
 
 
 def shoot_group(
