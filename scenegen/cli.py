@@ -55,7 +55,7 @@ def create(
 
 
 def view(
-    source: tyro.conf.Positional[Path],
+    source: tyro.conf.Positional[Path | None] = None,
     host: str = "127.0.0.1",
     port: int = 8080,
     out: Path | None = None,
@@ -64,7 +64,8 @@ def view(
     """Walk through a world in the browser. Given a photograph, make its world live.
 
     Args:
-        source: Folder of a world, or a photograph.
+        source: Folder of a world, or a photograph; left out, the browser offers the worlds in the
+            folder worlds, and takes photographs.
         host: Address to listen on. Anything but 127.0.0.1 lets others in, without a password.
         port: Port to listen on; the next free one when it is taken.
         out: For a photograph: folder for its world; worlds/NAME when left out.
@@ -75,6 +76,9 @@ def view(
     import scenegen
     import viewer
 
+    if source is None:
+        viewer.view_start("worlds", asdict(config), host=host, port=port)
+        return
     if source.is_dir():
         viewer.view_world(scenegen.open(source, config.renderer), host=host, port=port)
         return

@@ -259,7 +259,7 @@ def test_error_for_users_is_told_with_its_fix_and_not_logged(
     client = visitor()
     guarded(broken)(SimpleNamespace(client=client))
     told = client.add_notification.call_args.args
-    assert told == ("The disk is full", "no space is left. make some.")
+    assert told == ("The disk is full", "No space is left. Make some.")
     assert caplog.text == ""
 
 
@@ -336,7 +336,8 @@ def creation(monkeypatch: pytest.MonkeyPatch, *events: Any) -> list[str]:
     """Replace the making of worlds; an exception among the events is raised in its turn."""
     log: list[str] = []
 
-    def create_events(photo: str, folder: str, **settings: Any) -> Iterator[Any]:
+    def create_events(photo: Path, folder: Path, **settings: Any) -> Iterator[Any]:
+        assert settings.pop("_world_out") == []
         log.append(f"{photo} {folder} {settings}")
         try:
             for event in events:
@@ -346,6 +347,10 @@ def creation(monkeypatch: pytest.MonkeyPatch, *events: Any) -> list[str]:
         finally:
             log.append("ended")
 
+    def photo(path: Path, long_side: int) -> Any:
+        return SimpleNamespace(rgb=torch.zeros(48, 64, 3))
+
+    monkeypatch.setattr("viewer.app.load_photo", photo)
     monkeypatch.setattr("scenegen.world.create_events", create_events, raising=False)
     monkeypatch.setattr(viewer.session.ViewerApp, "wait", lambda app: log.append("waited"))
     return log

@@ -63,14 +63,17 @@ def small_world() -> Any:
         wall((2.4, -3.3, DISTANCE), (SIZE, 0.0, 0.0), (0.0, SIZE, 0.0), 40, BLUE),
     )
     camera = Camera.from_fov(80.0, WIDTH, HEIGHT)
-    steps = tuple(SimpleNamespace(id=k, camera=camera) for k in range(len(chunks)))
+    steps = tuple(
+        SimpleNamespace(id=k, camera=camera, provenance="observed") for k in range(len(chunks))
+    )
     seen = make_renderer("cpu").render(join(chunks), camera)
     depth = torch.where(seen.alpha > 0.9, seen.depth, torch.nan)
     memory = ViewMemory()
     memory.write(seen.rgb, depth, camera)
     return SimpleNamespace(
-        chunks=chunks, steps=steps, camera0=camera, folder=Path("blocks"), memory=memory
-    )
+        chunks=chunks, steps=steps, camera0=camera, folder=Path("blocks"), memory=memory,
+        sky_radius=60.0, eye_height=1.6,
+    )  # fmt: skip
 
 
 def paint(picture: UInt8[np.ndarray, "h w 3"], color: tuple[float, float, float]) -> np.ndarray:

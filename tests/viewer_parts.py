@@ -35,18 +35,22 @@ def dots(count: int, depth: float = 2.0, sigma: float = 0.01) -> Splats:
 
 
 def world(*counts: int) -> Any:
-    steps = tuple(SimpleNamespace(id=k, camera=CAMERA) for k in range(len(counts)))
+    steps = tuple(
+        SimpleNamespace(id=k, camera=CAMERA, provenance="observed") for k in range(len(counts))
+    )
     chunks = tuple(dots(n) if n else Splats.empty() for n in counts)
     return SimpleNamespace(
-        folder=Path("a_street"), camera0=CAMERA, steps=steps, chunks=chunks, memory=ViewMemory()
-    )
+        folder=Path("a_street"), camera0=CAMERA, steps=steps, chunks=chunks, memory=ViewMemory(),
+        sky_radius=60.0, eye_height=1.6,
+    )  # fmt: skip
 
 
 def onlooker(app: ViewerApp) -> Visitor:
     """Somebody without a browser: what is sent to everyone stands for what is sent to a visitor."""
     someone = object.__new__(Visitor)
     someone.stage, someone.splats = app.stage, SplatScene(app.server, app._budget)
-    someone.walker = Mock(camera=CAMERA)
+    someone.walker = Mock(camera=CAMERA, here=False)
+    someone._looked = 0.0
     someone._sending = threading.Lock()
     app._visitors[-1] = someone
     someone.refresh()

@@ -12,16 +12,17 @@ import renderers  # noqa: F401  before torch: it says how threads wait
 
 if TYPE_CHECKING:
     from viewer.app import HOST, PORT, ViewerApp
-    from viewer.session import view_photo, view_world
+    from viewer.session import view_photo, view_start, view_world
 
 _HOME = {
     "HOST": "viewer.app",
     "PORT": "viewer.app",
     "ViewerApp": "viewer.app",
     "view_photo": "viewer.session",
+    "view_start": "viewer.session",
     "view_world": "viewer.session",
 }
-__all__ = ["HOST", "PORT", "ViewerApp", "view_photo", "view_world"]
+__all__ = ["HOST", "PORT", "ViewerApp", "view_photo", "view_start", "view_world"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import viser
 
 from renderers import Camera, SceneError, Splats
+from scenegen.export.images import to_bytes
+from scenegen.image import load_photo
 from scenegen.world.events import Committed, Event, Finished, Loaded, Planned, Skipped
+from scenegen.world.paths import approach, growth_view
+from scenegen.world.world import World
 from viewer import navigation
 from viewer.awake import KeepAwake
 from viewer.jobs import Job, Jobs, Work
+from viewer.looking import look_around
 from viewer.scene import BUDGET, check_budget
 from viewer.server import address_of, quiet_console, start_server
 from viewer.stage import AnyWorld, Chunk, Stage
@@ -49,6 +55,7 @@ class ViewerApp:
         self._lock = threading.RLock()
         self._visitors: dict[int, Visitor] = {}
         self._frustum: viser.CameraFrustumHandle | None = None
+        self._photo: viser.ImageHandle | None = None
         self._build_panel()
         start = navigation.pose_of(self.stage.home)
         # Only the place: viser takes over the first lens it is told, and that is the photograph's.
@@ -57,7 +64,11 @@ class ViewerApp:
         self._awake = KeepAwake()
         self.server.on_client_connect(self._welcome)
         self.server.on_client_disconnect(self._part)
-        threading.Thread(target=self._awake.run, args=(self._closed,), daemon=True).start()
+        for run, arguments in (
+            (self._awake.run, (self._closed,)),
+            (look_around, (lambda: self.visitors, self._closed)),
+        ):
+            threading.Thread(target=run, args=arguments, daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -74,6 +85,11 @@ class ViewerApp:
         """Everyone who is looking."""
         with self._lock:
             return tuple(self._visitors.values())
+
+    def visitor(self, client: viser.ClientHandle | None) -> Visitor | None:
+        """Whose browser this is; None when they have left."""
+        with self._lock:
+            return None if client is None else self._visitors.get(client.client_id)
 
     def show_world(self, world: AnyWorld) -> None:
         """Show a whole world and stand where its photograph was taken."""
@@ -96,20 +112,91 @@ class ViewerApp:
             visitor.go_home()
         self._refresh()
 
-    def add_chunk(self, name: str, splats: Splats, camera: Camera | None = None) -> Chunk:
+    def add_chunk(
+        self,
+        name: str,
+        splats: Splats,
+        camera: Camera | None = None,
+        provenance: str = "observed",
+    ) -> Chunk:
         """Show more of the world.
 
         Args:
             name: New name of the chunk.
             splats: What it adds; may be empty.
             camera: The view it was made for; the photograph's when left out.
+            provenance: "observed" or another.
 
         Raises:
             SceneError: The name is taken, or nothing of the chunk can be drawn.
         """
-        chunk = self.stage.add(name, splats, camera)
+        chunk = self.stage.add(name, splats, camera, provenance)
         self._refresh()
         return chunk
+
+    def create(
+        self,
+        photo: Path,
+        folder: Path,
+        settings: Mapping[str, Any],
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Work:
+        """Make a world from a photograph and show it while it is made: the work of a job.
+
+        Args:
+            photo: Any image that Pillow reads.
+            folder: New or empty folder for the world.
+            settings: Fields of :class:`scenegen.config.CreateConfig`.
+            on_event: Called with each event after it is shown.
+
+        Raises:
+            SceneError: The world cannot be made.
+        """
+        from scenegen.world import create_events
+
+        made: list[World] = []
+        events = create_events(photo, folder, _world_out=made, **settings)
+        try:
+            yield from self.shown(events, on_event, lambda: made[0] if made else None, photo)
+        finally:
+            if made:
+                self.update(made[0])
+
+    def grow(self, visitor: Visitor) -> None:
+        """Fill what a visitor sees, step by step from the nearest view that the world has.
+
+        Raises:
+            SceneError: Other work is going on, or what is shown is no world on disk.
+        """
+        world = self.stage.world
+        if not isinstance(world, World):
+            raise SceneError(
+                "this cannot be grown",
+                why="it is not a whole world yet",
+                fix="wait until it is made",
+            )
+        goal = growth_view(visitor.walker.camera, world.camera0)
+        cameras = approach([step.camera for step in world.steps], goal)
+        self.do(Job("Growing here", visitor.name), lambda: self._grown(world, cameras), visitor)
+
+    def do(self, job: Job, work: Callable[[], Work], visitor: Visitor | None = None) -> None:
+        """Do long work in a thread of its own; what goes wrong is told to the visitor.
+
+        Raises:
+            SceneError: Other work is going on.
+        """
+
+        def failed(error: Exception) -> None:
+            for client in [visitor.client] if visitor else self.server.get_clients().values():
+                complain(client, error)
+
+        self.jobs.start(job, work, failed)
+
+    def _grown(self, world: World, cameras: Sequence[Camera]) -> Work:
+        try:
+            yield from self.shown(world.grow(cameras), world=lambda: world)
+        finally:
+            self.update(world)
 
     def status(self, text: str, progress: float | None = None) -> None:
         """Say what is going on, in a line below the name.
@@ -144,16 +231,33 @@ class ViewerApp:
         return self.jobs.run(Job(title, ""), lambda: self.shown(events, on_event))
 
     def shown(
-        self, events: Iterable[Event], on_event: Callable[[Event], None] | None = None
+        self,
+        events: Iterable[Event],
+        on_event: Callable[[Event], None] | None = None,
+        world: Callable[[], AnyWorld | None] = lambda: None,
+        photo: Path | None = None,
     ) -> Work:
-        """Show each event, then say it: the work of a job. See :meth:`follow`."""
+        """Show each event, then say it: the work of a job.
+
+        Args:
+            events: As in :meth:`follow`, which says what ``on_event`` is, too.
+            on_event: Called with each event after it is shown.
+            world: The world that grows, as soon as there is one.
+            photo: Shown as it is until its splats are there.
+        """
         planned, visited = 0, 0
         try:
             for event in events:
                 if isinstance(event, Loaded):
                     self.set_home(event.name, event.camera)
+                    if photo is not None:
+                        self._show_photo(photo, event.camera)
                 elif isinstance(event, Committed):
-                    self.add_chunk(f"step {event.step}", event.splats, event.camera)
+                    if (grown := world()) is not None:
+                        self.stage.survey(grown)
+                    origin = "observed" if event.step == 0 else "generated"
+                    self.add_chunk(f"step {event.step}", event.splats, event.camera, origin)
+                    self._hide_photo()
                 elif isinstance(event, Planned):
                     planned = len(event.cameras)
                 if planned and isinstance(event, Committed | Skipped):
@@ -162,6 +266,7 @@ class ViewerApp:
                 if on_event is not None:
                     on_event(event)
         finally:
+            self._hide_photo()
             if isinstance(events, Generator):
                 events.close()
 
@@ -203,9 +308,22 @@ class ViewerApp:
         )
         self._show_camera.on_update(guarded(self._toggle_frustum))
 
+    def _show_photo(self, photo: Path, camera: Camera) -> None:
+        """The photograph as a picture, where its world will be."""
+        rgb = to_bytes(load_photo(photo, long_side=max(camera.width, camera.height)).rgb)
+        self._photo = navigation.add_picture(self.server, rgb, camera)
+
+    def _hide_photo(self) -> None:
+        if self._photo is not None:
+            self._photo.remove()
+            self._photo = None
+
     def _report(self, job: Job | None, text: str, share: float | None) -> None:
         """What :class:`Jobs` has to say, for everyone."""
         self._cancel.visible = job is not None
+        if text == "" or job is None:  # it begins or ends
+            for visitor in self.visitors:
+                visitor.look_again()
         words = [f"**{plain(str(job))}**" if job else "", plain(text)]
         self.status("\n\n".join(part for part in words if part), share)
 
@@ -213,6 +331,7 @@ class ViewerApp:
         self._describe()
         for visitor in self.visitors:
             visitor.refresh()
+            visitor.look_again()
 
     def _describe(self) -> None:
         stage, steps = self.stage, self.steps
@@ -226,7 +345,7 @@ class ViewerApp:
 
     def _welcome(self, client: viser.ClientHandle) -> None:
         try:
-            visitor = Visitor(client, self.stage, self._budget, self.url)
+            visitor = Visitor(client, self, self._budget)
             with self._lock:
                 self._visitors[client.client_id] = visitor
             self._awake.watch(client)

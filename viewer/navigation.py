@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import viser
 import viser.transforms
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from renderers import Camera
 
@@ -121,3 +121,21 @@ def add_frustum(server: viser.ViserServer, camera: Camera) -> viser.CameraFrustu
         position=world_from_cam[:3, 3],
         visible=False,
     )
+
+
+def add_picture(
+    server: viser.ViserServer,
+    rgb: UInt8[np.ndarray, "h w 3"],
+    camera: Camera,
+    distance: float = 1.0,
+) -> viser.ImageHandle:
+    """A picture that fills the view of a camera, so many metres in front of it."""
+    world_from_cam = camera.world_from_cam.double().numpy()
+    width = distance * camera.width / float(camera.px_from_cam[0, 0])
+    height = distance * camera.height / float(camera.px_from_cam[1, 1])
+    return server.scene.add_image(
+        "/picture", rgb, width, height,
+        wxyz=viser.transforms.SO3.from_matrix(world_from_cam[:3, :3]).wxyz,
+        position=world_from_cam[:3, 3] + distance * world_from_cam[:3, 2],
+        cast_shadow=False, receive_shadow=False,
+    )  # fmt: skip

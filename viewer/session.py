@@ -10,8 +10,11 @@ from typing import Any
 from renderers import SceneError
 from scenegen.world.events import Event
 from viewer.app import HOST, PORT, ViewerApp
+from viewer.jobs import Job
+from viewer.panels.starting import StartPanel
 from viewer.scene import BUDGET
 from viewer.stage import AnyWorld
+from viewer.uploads import temporary_folder
 
 logger = logging.getLogger("scenegen")
 
@@ -66,13 +69,13 @@ def view_photo(
         SceneError: The world cannot be made or served. When part of it is made already, the
             browser shows that part and the reason, and the error follows after Ctrl-C.
     """
-    from scenegen.world import create_events
-
     with ViewerApp(host, port, budget) as app:
         logger.info("viewer: open %s in a browser; Ctrl-C ends it", app.url)
-        events = create_events(photo, folder, **(settings or {}))
         try:
-            app.follow(events, on_event)
+            app.jobs.run(
+                Job("Making a world", ""),
+                lambda: app.create(Path(photo), Path(folder), settings or {}, on_event),
+            )
         except KeyboardInterrupt:
             kept = f"{app.steps} steps are in {folder}" if app.steps else "nothing was made yet"
             logger.info("stopped: %s", kept)
@@ -84,4 +87,29 @@ def view_photo(
             app.fail(error)
             app.wait()
             raise
+        app.wait()
+
+
+def view_start(
+    worlds: str | Path = "worlds",
+    settings: Mapping[str, Any] | None = None,
+    host: str = HOST,
+    port: int = PORT,
+    budget: int = BUDGET,
+) -> None:
+    """Let visitors send a photograph or choose a world that is there, until Ctrl-C.
+
+    Args:
+        worlds: Folder of worlds; new ones go there.
+        settings: Fields of :class:`scenegen.config.CreateConfig`, for new ones.
+        host: Name or address of this machine to listen on.
+        port: First port tried.
+        budget: Splats sent to a browser at most.
+
+    Raises:
+        SceneError: The viewer cannot be served.
+    """
+    with ViewerApp(host, port, budget) as app, temporary_folder() as photos:
+        StartPanel(app, Path(worlds), Path(photos), settings or {})
+        logger.info("viewer: open %s in a browser; Ctrl-C ends it", app.url)
         app.wait()

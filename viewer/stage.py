@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renderers import Camera, SceneError, Splats
+from renderers import Camera, SceneError, Splats, make_renderer
+from scenegen.world.sketches import Scenery
 from spatial_memory import ViewMemory
 from spatial_memory.walking import Body, Terrain
 from viewer.scene import FAR, drawable
@@ -33,6 +35,11 @@ class AnyStep(Protocol):
     @property
     def camera(self) -> Camera:
         """The view of the step."""
+        ...
+
+    @property
+    def provenance(self) -> str:
+        """Where it comes from: "observed" or another."""
         ...
 
 
@@ -65,6 +72,16 @@ class AnyWorld(Protocol):
         """Its surfels are the ground and the walls."""
         ...
 
+    @property
+    def sky_radius(self) -> float:
+        """Radius of the sky's sphere, in metres."""
+        ...
+
+    @property
+    def eye_height(self) -> float:
+        """Height of the photograph's camera above the ground, in metres."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -78,6 +95,10 @@ class Chunk:
     """Where they are expected to be seen from, in metres."""
     source: Splats
     """As they were given."""
+    camera: Camera
+    """The view that it was made for."""
+    provenance: str
+    """Where it comes from: "observed" or another."""
 
 
 class Stage:
@@ -92,7 +113,9 @@ class Stage:
         """Who walks here."""
         self.world: AnyWorld | None = None
         self._chunks: tuple[Chunk, ...] = ()
+        self._scenery: tuple[tuple[Chunk, ...], Scenery] | None = None
         self._terrain = _nowhere()
+        self.renderer = make_renderer("auto")
         # Compiles, once on a machine: not while somebody walks.
         self._terrain.walk((0.0, 0.0, 0.0), (0.0, 0.0, 1.0), self.body)
 
@@ -107,6 +130,17 @@ class Stage:
         return self._terrain
 
     @property
+    def scenery(self) -> Scenery:
+        """The same joined, for drawing."""
+        with self.lock:
+            if self._scenery is None or self._scenery[0] is not self._chunks:
+                chunks = self._chunks
+                radius = math.inf if self.world is None else self.world.sky_radius
+                parts = [chunk.splats for chunk in chunks], [c.provenance for c in chunks]
+                self._scenery = chunks, Scenery.of(*parts, radius)
+            return self._scenery[1]
+
+    @property
     def total(self) -> int:
         """Drawable splats of the world."""
         return sum(len(chunk.splats) for chunk in self._chunks)
@@ -117,13 +151,20 @@ class Stage:
             self.name, self.home, self.world = name, camera, None
             self._chunks, self._terrain = (), _nowhere()
 
-    def add(self, name: str, splats: Splats, camera: Camera | None = None) -> Chunk:
+    def add(
+        self,
+        name: str,
+        splats: Splats,
+        camera: Camera | None = None,
+        provenance: str = "observed",
+    ) -> Chunk:
         """Add a chunk.
 
         Args:
             name: New name of the chunk.
             splats: What it adds; may be empty. Those that are not finite are left out.
             camera: The view it was made for; the photograph's when left out.
+            provenance: "observed" or another.
 
         Raises:
             SceneError: The name is taken, or nothing of it can be drawn.
@@ -135,7 +176,7 @@ class Stage:
                     why="every chunk is sent once and never edited",
                     fix="give each chunk its own name",
                 )
-            chunk = _chunk(name, splats, camera or self.home)
+            chunk = _chunk(name, splats, camera or self.home, provenance)
             self._chunks = (*self._chunks, chunk)
             return chunk
 
@@ -150,29 +191,30 @@ class Stage:
             for step, splats in zip(world.steps, world.chunks, strict=True):
                 name = f"step {step.id}"
                 old = known.get((name, id(splats)))
-                chunks.append(old or _chunk(name, splats, step.camera))
+                chunks.append(old or _chunk(name, splats, step.camera, step.provenance))
             self.name, self.home, self.world = world.folder.name, world.camera0, world
             self._chunks = tuple(chunks)
-            self._terrain = Terrain.of(world.memory)
+            self.survey(world)
 
     def survey(self, world: AnyWorld) -> None:
         """Look at the ground again. Not while another thread changes the world."""
         with self.lock:
             self.world, self._terrain = world, Terrain.of(world.memory)
+            self.body = Body(eye_height=min(max(world.eye_height, 0.5), 3.0))
 
 
 def _nowhere() -> Terrain:
     return Terrain.of(ViewMemory())
 
 
-def _chunk(name: str, splats: Splats, camera: Camera) -> Chunk:
+def _chunk(name: str, splats: Splats, camera: Camera, provenance: str) -> Chunk:
     plain = splats.detach().to(torch.device("cpu"))
     good = drawable(plain)
     count = int(good.sum())
     if count < len(plain):
         _report_bad(name, len(plain) - count, len(plain))
         plain = plain[good]
-    return Chunk(name, plain, camera.center, splats)
+    return Chunk(name, plain, camera.center, splats, camera, provenance)
 
 
 def _report_bad(name: str, bad: int, count: int) -> None:

@@ -12,6 +12,9 @@ from renderers import SceneError
 
 logger = logging.getLogger("scenegen")
 
+PATIENCE = 20.0
+"""Seconds that bad news stays on the page."""
+
 
 def plain(text: str) -> str:
     """Text that markdown shows as it is."""
@@ -26,7 +29,10 @@ def tell(client: viser.ClientHandle, title: str, body: str, seconds: float | Non
 def complain(client: viser.ClientHandle, error: Exception) -> None:
     """Tell a visitor what went wrong, and what can be done about it."""
     if isinstance(error, SceneError):
-        client.add_notification(_sentence(error.what), f"{error.why}. {error.fix}.", color="red")
+        why = f"{_sentence(error.why)}. {_sentence(error.fix)}."
+        client.add_notification(
+            _sentence(error.what), why, color="red", auto_close_seconds=PATIENCE
+        )
     else:
         client.add_notification("That did not work", str(error), color="red")
 

@@ -76,13 +76,16 @@ class Photo:
         check_shapes(self, rgb=("h", "w", 3))
 
 
-def load_photo(path: str | os.PathLike[str], long_side: int = 768) -> Photo:
+def load_photo(
+    path: str | os.PathLike[str], long_side: int = 768, max_pixels: int = MAX_PIXELS
+) -> Photo:
     """Load a photograph of any format that Pillow reads.
 
     Args:
         path: The file.
         long_side: Longer side of the working size, in pixels. A smaller photograph keeps its
             size, unless it is tiny.
+        max_pixels: A photograph with more pixels is not decoded; at most MAX_PIXELS.
 
     Returns:
         The photograph, upright by its EXIF orientation, in sRGB by its embedded profile, first
@@ -103,7 +106,7 @@ def load_photo(path: str | os.PathLike[str], long_side: int = 768) -> Photo:
     file = check_file(path)
     with _open_file(file) as stream, _own_pixel_limit():
         image = _open_image(stream, file)
-        _check_size(image.size, file.name)
+        _check_size(image.size, file.name, max_pixels)
         return _build(image, file, long_side)
 
 
@@ -144,10 +147,10 @@ def _open_image(stream: IO[bytes], file: Path) -> Image.Image:
         raise unreadable(file.name, stream.read(4096)) from error
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
+def _check_size(size: tuple[int, int], name: str, max_pixels: int = MAX_PIXELS) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, f"{width} x {height} pixels")
+    if width * height > min(max_pixels, MAX_PIXELS):
+        raise _too_large(name, f"{width} x {height} pixels", max_pixels)
     if min(size) < MIN_SIDE:
         raise refuse(
             name,
@@ -158,8 +161,8 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise _panorama(name, f"its sides are {width} and {height} pixels")
 
 
-def _too_large(name: str, size: str) -> SceneError:
-    why = f"it has {size}; at most {MAX_PIXELS / 1e6:.0f} megapixels are read"
+def _too_large(name: str, size: str, max_pixels: int = MAX_PIXELS) -> SceneError:
+    why = f"it has {size}; at most {max_pixels / 1e6:.0f} megapixels are read"
     return refuse(name, why, "make it smaller first; 2000 pixels along the long side are plenty")
 
 

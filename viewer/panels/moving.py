@@ -131,5 +131,5 @@ class MovePanel:
 
     def _show_link(self, event: Any) -> None:
         pose = pose_of(self._visitor.walker.camera)
-        self._link.value = self._visitor.address + "/" + navigation.share_query(pose)
+        self._link.value = self._visitor.host.url + "/" + navigation.share_query(pose)
         self._link.visible = True

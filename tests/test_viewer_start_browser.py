@@ -1,0 +1,142 @@
+"""From the start page into a world that grows, in a real browser with real uploads and clicks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import NEEDS_BROWSER, Complaints, Page, keep, wait_for
+from PIL import Image
+
+from viewer import ViewerApp
+from viewer.panels.starting import StartPanel
+
+pytestmark = NEEDS_BROWSER
+QUICK = {"quality": "draft", "extent": "photo", "depth": "prior", "outpaint": "patch"}
+
+
+class Start:
+    """The start page with one visitor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.complaints = folder, Complaints()
+        for name in ("worlds", "photos"):
+            (folder / name).mkdir()
+        self.app = ViewerApp(port=0, budget=6000)
+        StartPanel(self.app, folder / "worlds", folder / "photos", QUICK)
+        self.page = Page(folder / "chrome", 480, 360)
+        self.page.open(self.app.url)
+        wait_for(lambda: self.app.visitors, "a visitor")
+
+    def photo(self, name: str = "Blocks & sky.jpg") -> Path:
+        """Sky above, ground below, an orange block in front."""
+        pixels = np.zeros((150, 200, 3), np.uint8)
+        pixels[:80] = (150, 190, 235)
+        pixels[80:] = (70, 110, 60)
+        pixels[50:120, 80:130] = (230, 120, 20)
+        pixels += np.random.default_rng(0).integers(0, 12, pixels.shape, dtype=np.uint8)
+        Image.fromarray(pixels).save(self.folder / name, quality=95)
+        return self.folder / name
+
+    def says(self, words: str) -> None:
+        wait_for(lambda: words in self.page.text(), f"the page to say {words!r}")
+
+    def grown(self) -> int:
+        return self.app.steps
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    visit = Start(tmp_path_factory.mktemp("start"))
+    try:
+        yield visit
+    finally:
+        visit.page.close()
+        visit.app.close()
+        visit.complaints.stop()
+
+
+def orange(picture: np.ndarray) -> int:
+    """Pixels of the block's colour."""
+    return int((np.abs(picture.astype(int) - (235, 125, 25)).max(-1) < 40).sum())
+
+
+def test_wrong_uploads_become_notifications(start: Start) -> None:
+    start.says("A photograph becomes a world")
+    text, cut, huge = (start.folder / name for name in ("text.jpg", "cut.jpg", "huge.jpg"))
+    text.write_text("This is no photograph.")
+    cut.write_bytes(start.photo().read_bytes()[:700])
+    with huge.open("wb") as file:
+        file.truncate(100_000_000)
+    for wrong, words in ((text, "It holds text"), (cut, "cut.jpg"), (huge, "has 100 MB")):
+        start.page.upload(wrong)
+        start.says(words)
+        start.app.jobs.wait(30)
+    keep(start.page.screenshot(), "viewer_refused.png")
+    assert start.app.steps == 0
+    assert list((start.folder / "worlds").iterdir()) == []
+    assert list((start.folder / "photos").iterdir()) == []
+
+
+def test_photograph_is_shown_first_and_becomes_a_world(start: Start) -> None:
+    start.page.upload(start.photo())
+    wait_for(lambda: orange(start.page.screenshot()) > 2000, "the photograph")
+    wait_for(lambda: start.grown() > 0, "its world")
+    assert start.app.jobs.wait(60)
+    assert [f.name for f in (start.folder / "worlds").iterdir()] == ["blocks-sky"]
+    wait_for(lambda: orange(start.page.screenshot()) > 1500, "the world")
+    keep(start.page.screenshot(), "viewer_made.png")
+
+
+def test_growing_fills_an_empty_edge(start: Start) -> None:
+    (person,) = start.app.visitors
+    person.walker.step(0.0, 0.0, 14.0)
+    wait_for(lambda: "unknown" in person.growing._grow.label, "growing to be offered")
+    before = start.grown()
+    start.page.hold_key("g", 0.1)
+    wait_for(lambda: start.grown() > before, "a step")
+    assert start.app.jobs.wait(60)
+    wait_for(lambda: "unknown" not in person.growing._grow.label, "nothing to be left to grow")
+
+
+def test_others_see_who_grows_and_anyone_can_cancel(start: Start) -> None:
+    (person,) = start.app.visitors
+    other = Page(start.folder / "chrome2", 480, 360)
+    try:
+        other.open(start.app.url)
+        person.walker.step(0.0, 0.0, 120.0)
+        before = start.grown()
+        start.page.hold_key("g", 0.1)
+        wait_for(lambda: start.app.jobs.job is not None, "growth to begin")
+        wait_for(lambda: "Growing here (visitor 1)" in other.text(), "the other to see it")
+        other.click("Cancel")
+        assert start.app.jobs.wait(60)
+        assert start.grown() < before + 7
+        second = next(v for v in start.app.visitors if v is not person)
+        chunks = {chunk.name for chunk in start.app.stage.chunks}
+        wait_for(lambda: set(second.splats._shown) == chunks, "both to see the same")
+        assert set(person.splats._shown) == chunks
+        assert other.complaints() == []
+    finally:
+        other.close()
+
+
+def test_leaving_while_it_grows_harms_nothing(start: Start) -> None:
+    (person,) = wait_for(lambda: len(start.app.visitors) == 1 and start.app.visitors, "one left")
+    assert start.page.complaints() == []
+    before = start.grown()
+    person.walker.step(0.0, 0.0, -60.0)
+    person.grow()
+    start.page.open("about:blank")
+    wait_for(lambda: not start.app.visitors, "nobody to be left")
+    assert start.app.jobs.wait(90)
+    assert start.grown() >= before
+    start.page.open(start.app.url)
+    (again,) = wait_for(lambda: start.app.visitors, "the visitor to come back")
+    wait_for(lambda: again.splats.shown > 0, "the world")
+    time.sleep(0.5)
+    assert start.page.complaints() == []
+    assert start.complaints.heard == []
