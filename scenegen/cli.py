@@ -16,6 +16,7 @@ import tyro
 from renderers.errors import SceneError
 from scenegen.cli_memory import memory
 from scenegen.config import CreateConfig
+from scenegen.export.options import ExportOptions
 
 if TYPE_CHECKING:
     from scenegen.world import Event, World
@@ -133,6 +134,7 @@ def export(
     world: tyro.conf.Positional[Path],
     file: tyro.conf.Positional[Path],
     format: str | None = None,
+    options: Annotated[ExportOptions, Flat] = ExportOptions(),  # noqa: B008
 ) -> None:
     """Write a world for other programs: .ply .spz .splat .compressed.ply (splats), .glb (mesh).
 
@@ -140,10 +142,11 @@ def export(
         world: Folder of the world.
         file: File to write; its suffix chooses the format.
         format: Format by name, when the suffix does not say.
+        options: What of the world is written, and where it lies in the file.
     """
     import scenegen
 
-    written = scenegen.open(world).export(file, format)
+    written = scenegen.open(world).export(file, format, options)
     _say(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
 
 

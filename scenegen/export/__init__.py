@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scenegen.export.formats import FORMATS, Format, Reader, Writer, export_file, read_splats
     from scenegen.export.images import write_depth, write_png
     from scenegen.export.mesh import mesh_from_depth, write_glb
+    from scenegen.export.options import ExportOptions
     from scenegen.export.ply import read_ply, write_ply
     from scenegen.export.sheets import DepthView
     from scenegen.export.splat import read_splat, write_splat
@@ -38,6 +39,7 @@ _HOME = {
     "write_splat": "scenegen.export.splat",
     "read_spz": "scenegen.export.spz",
     "write_spz": "scenegen.export.spz",
+    "ExportOptions": "scenegen.export.options",
     "write_depth": "scenegen.export.images",
     "write_png": "scenegen.export.images",
     "DepthView": "scenegen.export.sheets",
@@ -52,6 +54,7 @@ _HOME = {
 __all__ = [
     "FORMATS",
     "DepthView",
+    "ExportOptions",
     "Format",
     "Reader",
     "Writer",

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from renderers.errors import SceneError
 from renderers.splats import Splats
+from scenegen.export.choosing import chosen_mesh, chosen_splats
+from scenegen.export.options import ExportOptions
+from scenegen.export.placement import AS_IT_IS, Y_UP, Axes
 from scenegen.export.rows import bad_splats
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ class Format:
     """Who reads it."""
     loses: str
     """What it cannot hold."""
+    axes: Axes
+    """What the writer does to our axes."""
     reader: str | None = None
     """``module:attribute`` of its :class:`Reader`; None for what is only written."""
 
@@ -56,6 +61,7 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         "splats",
         "3D Gaussian splats for splat viewers and editors",
         "cameras, memory and steps; opacities of exactly 0 and 1",
+        AS_IT_IS,
         "scenegen.export.ply:read_ply",
     ),
     "spz": Format(
@@ -63,6 +69,7 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         "splats",
         "splats in an eighth of the size, for phones and engines",
         "the same, and scales to better than 3 %, colours and opacities beyond 8 bits",
+        Y_UP,
         "scenegen.export.spz:read_spz",
     ),
     "compressed.ply": Format(
@@ -70,6 +77,7 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         "splats",
         "splats in a quarter of the size, for SuperSplat",
         "the same, and their order, positions finer than a 1000th of a chunk",
+        AS_IT_IS,
         "scenegen.export.ply:read_ply",
     ),
     "splat": Format(
@@ -77,6 +85,7 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         "splats",
         "splats for older browser viewers",
         "the same, and spherical harmonics, rotations to better than half a degree",
+        AS_IT_IS,
         "scenegen.export.splat:read_splat",
     ),
     "glb": Format(
@@ -85,6 +94,7 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         "vertex-coloured mesh for browsers, Blender and game engines",
         "splats and transparency, the sky, detail finer than the voxels, what is beyond "
         "ten median depths",
+        Y_UP,
     ),
 }
 
@@ -95,6 +105,8 @@ def export_file(
     splats: Splats,
     mesh: Callable[[], trimesh.Trimesh] | None = None,
     format: str | None = None,
+    options: ExportOptions = ExportOptions(),  # noqa: B008  (frozen)
+    ground: float = 0.0,
 ) -> str:
     """Write a world for other programs.
 
@@ -103,12 +115,15 @@ def export_file(
         splats: What the world consists of.
         mesh: Makes the mesh of the world; called only for formats that need it.
         format: A name of FORMATS; from the suffix of ``path`` when left out.
+        options: What of the world is written, and where it lies in the file.
+        ground: Height of the ground, y in the world, in metres; for ``options.ground``.
 
     Returns:
         The name of the format written.
 
     Raises:
-        SceneError: The format is unknown, needs a mesh that is not given, or its writer failed.
+        SceneError: The format is unknown, needs a mesh that is not given, nothing is left to write,
+            or its writer failed.
     """
     name = _format_of(Path(path)) if format is None else format.lower().lstrip(".")
     if name not in FORMATS:
@@ -117,11 +132,11 @@ def export_file(
             why="there is " + "; ".join(f".{key} ({f.about})" for key, f in FORMATS.items()),
             fix="use such a suffix or --format; `splat-transform` makes .sog from a .ply",
         )
-    writer: Writer = _load(FORMATS[name].target)
-    if FORMATS[name].source == "splats":
-        writer(path, splats)
+    form, writer = FORMATS[name], _load(FORMATS[name].target)
+    if form.source == "splats":
+        writer(path, chosen_splats(splats, options, form.axes, ground))
     elif mesh is not None:
-        writer(path, mesh())
+        writer(path, chosen_mesh(mesh(), options, form.axes, ground))
     else:
         raise SceneError(
             f"cannot export {path}",

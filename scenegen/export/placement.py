@@ -20,18 +20,18 @@ Axes = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
 Y_UP: Axes = ((1, 0, 0), (0, -1, 0), (0, 0, -1))
 """From OpenCV axes to OpenGL's: x right, y up, z backwards. Its own inverse."""
-GLTF: Axes = ((-1, 0, 0), (0, -1, 0), (0, 0, 1))
-"""From OpenCV axes to those of glTF, where the front of a thing faces z: x left, y up, z ahead.
-Its own inverse."""
 Z_UP: Axes = ((1, 0, 0), (0, 0, 1), (0, -1, 0))
 """From OpenCV axes to Blender's and ROS's z up: x right, y ahead, z up."""
+
+
+AS_IT_IS: Axes = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
 
 
 @dataclass(frozen=True)
 class Placement:
     """``x_new = scale * (rotation @ x) + shift``."""
 
-    rotation: Axes = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    rotation: Axes = AS_IT_IS
     """A turn by right angles: rows of 0, 1 and -1, without mirroring."""
     scale: float = 1.0
     """Above 0."""
@@ -52,7 +52,7 @@ class Placement:
         """Splats in the new frame."""
         if self == Placement():
             return splats
-        turned = self.rotation != Placement().rotation
+        turned = self.rotation != AS_IT_IS
         sh = splats.sh
         if turned and sh is not None and sh.shape[1]:
             sh = torch.einsum("ij,njc->nic", _turned_sh(self.matrix, sh.shape[1]).to(sh), sh)

@@ -13,6 +13,7 @@ import torch
 from renderers import Camera, Render, Renderer, SceneError, Splats, choose, join, make_renderer
 from renderers.base import RENDERERS
 from scenegen import geometry
+from scenegen.export.options import ExportOptions
 from scenegen.outpaint import OUTPAINTERS
 from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
 from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
@@ -133,12 +134,18 @@ class World:
                 self._stand_at(event.camera)
             yield event
 
-    def export(self, path: str | Path, format: str | None = None) -> Path:
+    def export(
+        self,
+        path: str | Path,
+        format: str | None = None,
+        options: ExportOptions = ExportOptions(),  # noqa: B008  (frozen)
+    ) -> Path:
         """Write the world to a file for other programs: see docs/formats.md.
 
         Args:
             path: The file.
             format: Format by name; by the suffix when left out.
+            options: What of the world is written, and where it lies in the file.
 
         Raises:
             SceneError: The format is unknown or the file cannot be written.
@@ -150,7 +157,10 @@ class World:
                 [DepthView(*seen) for seen in surfaces(self._store, self._state)]
             )
 
-        export_file(path, splats=self.splats, mesh=mesh, format=format)
+        export_file(
+            path, splats=self.splats, mesh=mesh, format=format, options=options,
+            ground=self.eye_height,
+        )  # fmt: skip
         return Path(path)
 
     def pin(self, view_id: int, pinned: bool = True) -> None:
