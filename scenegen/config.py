@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Extent = Literal["photo", "look"]
+Extent = Literal["photo", "look", "around"]
 Quality = Literal["draft", "standard", "high"]
 
 LONG_SIDE: dict[Quality, int] = {"draft": 512, "standard": 768, "high": 1024}
@@ -18,7 +18,8 @@ class CreateConfig:
 
     extent: Extent = "look"
     """How much is built: photo, what the photograph shows; look, also about 45 degrees to both
-    sides and half a metre around."""
+    sides and half a metre around; around, the full circle, laid out with
+    copies of the photograph, every other one mirrored."""
     quality: Quality = "standard"
     """Size of every view: draft 512, standard 768, high 1024 pixels on its longer side."""
     layers: bool = True

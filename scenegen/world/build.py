@@ -18,6 +18,7 @@ from scenegen.config import LONG_SIDE, CreateConfig
 from scenegen.geometry.ground import check_eye_height
 from scenegen.image import Photo, load_photo
 from scenegen.outpaint import OUTPAINTERS
+from scenegen.world.circle import copied, copies
 from scenegen.world.events import Committed, Event, Finished, Loaded, Scaled
 from scenegen.world.grow import as_levels
 from scenegen.world.layer import behind_edges
@@ -111,11 +112,25 @@ def create_events(
         step = world.commit(camera, layer, "generated", info)
         share = float(layer.known.float().mean())
         yield Committed(step.id, layer.splats, camera, share, time.monotonic() - begun)
+    if config.extent == "around":
+        yield from _lay_out(world, [data] if layer is None else [data, layer])
     cameras = planned_cameras(camera, config.extent)
     for event in world.visit(cameras) if cameras else ():
         if not isinstance(event, Finished):
             yield event
     yield Finished(len(world.steps), len(world.splats), time.monotonic() - started)
+
+
+def _lay_out(world: World, parts: list[StepData]) -> Iterator[Event]:
+    """Copies of the photograph, and of what lies behind its edges, all round."""
+    for copy in copies(world.camera0.fov_degrees):
+        for number, part in enumerate(parts):
+            begun = time.monotonic()
+            facing, data = copied(part, world.camera0, copy)
+            info = {"copy": number, **asdict(copy)}
+            step = world.commit(facing, data, "generated", info)
+            share = float(data.known.float().mean())
+            yield Committed(step.id, data.splats, facing, share, time.monotonic() - begun)
 
 
 def _config(settings: dict[str, Any]) -> CreateConfig:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from renderers import Camera
 from scenegen.config import Extent
+from scenegen.world.circle import joins
 
 Move = Mapping[str, float]
 
@@ -18,11 +19,13 @@ NEW_SHARE = 0.24
 """Share of a view that may be new on an open side: what an outpainter continues well."""
 LOOK_DEGREES = 44.0
 """How far `look` turns to either side."""
+GROUND: Move = {"pitch_degrees": -14.0}
+"""The ground at the feet, in any direction."""
 BETWEEN: tuple[Move, ...] = (
     {"right": 0.3},
     {"right": -0.3},
     {"forward": 0.5},
-    {"pitch_degrees": -14.0},
+    GROUND,
 )
 """Steps whose holes lie between known surfaces, the easiest to fill, and the ground at the feet."""
 CORNERS: tuple[Move, ...] = (
@@ -42,6 +45,18 @@ def look_moves(fov_degrees: float) -> tuple[Move, ...]:
     angles = [LOOK_DEGREES * (i + 1) / turns for i in range(turns)]
     outwards = [{"yaw_degrees": side * angle} for angle in angles for side in (1.0, -1.0)]
     return (*BETWEEN, *outwards, *CORNERS)
+
+
+def around_moves(fov_degrees: float) -> tuple[Move, ...]:
+    """Moves of the extent `around`: what is left between the copies of :mod:`circle`.
+
+    Args:
+        fov_degrees: Horizontal field of view.
+    """
+    circle = [{"yaw_degrees": angle} for angle in joins(fov_degrees)]
+    views = math.ceil(360.0 / fov_degrees)
+    feet = [{"yaw_degrees": 360.0 * i / views, **GROUND} for i in range(1, views)]
+    return (*circle, *BETWEEN, *CORNERS, *feet)
 
 
 NEAR_SHARE = 0.02
@@ -69,6 +84,7 @@ def safe_range(depth: Float[Tensor, "h w"], camera: Camera) -> tuple[float, floa
 EXTENTS: dict[Extent, Callable[[float], tuple[Move, ...]]] = {
     "photo": lambda fov_degrees: (),
     "look": look_moves,
+    "around": around_moves,
 }
 
 

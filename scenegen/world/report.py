@@ -141,7 +141,7 @@ def _returns(world: World) -> Iterator[Measure]:
     """Every grown view as it was when it was made, against what the world shows there now."""
     found: list[tuple[float, float, int]] = []
     for step in world.steps[1:]:
-        if "layer" in step.info:  # it shows what stands behind others
+        if not _was_seen(step):
             continue
         data = world._store.load(step.id)
         shown = torch.isfinite(data.depth) | torch.isposinf(data.depth)
@@ -159,6 +159,11 @@ def _returns(world: World) -> Iterator[Measure]:
     yield _dB("return, worst", worst[0], None, f"step {worst[2]}")
     middle = statistics.median(value for _, value, _ in found)
     yield Measure("return SSIM", middle, "", 0.95, True, "median")
+
+
+def _was_seen(step: Step) -> bool:
+    """Whether a grown step holds a view of the world, not a part that was put behind others."""
+    return "retrieved" in step.info
 
 
 def _in_between(world: World) -> Iterator[Measure]:
@@ -185,7 +190,7 @@ def _by_origin(world: World) -> Splats:
 def _seams(world: World) -> Iterator[Measure]:
     found = []
     for step in world.steps[1:]:
-        if "layer" in step.info:
+        if not _was_seen(step):
             continue
         data = world._store.load(step.id)
         contrast = seam_contrast(world.render(step.camera).rgb.cpu(), data.known)
@@ -238,7 +243,7 @@ def _costs(world: World) -> Iterator[Measure]:
     yield Measure("splats", float(len(world.splats)), "", float(BUDGET), False, "in the world")
     seconds = [_seconds(step) for step in world.steps]
     yield Measure("time", sum(seconds), "s", None, False, f"for {len(seconds)} steps")
-    grown = [_seconds(step) for step in world.steps[1:] if "layer" not in step.info]
+    grown = [_seconds(step) for step in world.steps[1:] if _was_seen(step)]
     if grown:
         middle = statistics.median(grown)
         yield Measure("time of a step", middle, "s", 6.0, False, "median of those grown")

@@ -236,7 +236,7 @@ class World:
         if "retrieved" not in made.info:
             raise SceneError(
                 f"nothing was remembered for step {step}",
-                why="it continues what lies behind the edges of the photograph",
+                why="it was made from the photograph alone",
                 fix="choose a later step",
             )
         then = replay(self._store, before=step)
