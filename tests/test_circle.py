@@ -83,7 +83,7 @@ def test_a_world_all_round(tmp_path: Path) -> None:
     assert {step.provenance for step in world.steps[1:]} == {"generated"}
     for step in world.steps[1:4]:
         photograph = torch.as_tensor(world.memory.views[step.id].rgb)
-        assert psnr(world.render(step.camera).rgb, photograph) > 25
+        assert psnr(world.render(step.camera).rgb, photograph) > 22
     for yaw in range(0, 360, 30):
         alpha = world.render(world.camera0.moved(yaw_degrees=float(yaw))).alpha
         assert float((alpha < 0.7).float().mean()) < 0.05

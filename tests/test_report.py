@@ -17,7 +17,7 @@ from scenegen.world.report import Measure, measure, safe_cameras, seam_contrast
 
 NAMES = {
     *("source view", "source view SSIM", "drift", "return to a view", "return, worst"),
-    *("return SSIM", "holes", "seen", "scale fit", "splats", "time", "time of a step"),
+    *("return SSIM", "holes", "seen", "depth fit", "splats", "time", "time of a step"),
 }
 
 

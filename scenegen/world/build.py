@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from renderers import Camera, SceneError, choose, join, make_renderer
 from renderers.base import RENDERERS
 from scenegen import geometry, splatting
 from scenegen.config import LONG_SIDE, CreateConfig
+from scenegen.export.budget import thinned
 from scenegen.geometry.ground import check_eye_height
 from scenegen.image import Photo, load_photo
 from scenegen.outpaint import OUTPAINTERS
@@ -26,6 +28,8 @@ from scenegen.world.plan import EXTENTS, planned_cameras
 from scenegen.world.store import StepData, Store, check_free
 from scenegen.world.world import World
 
+COPY_SHARE = 0.4
+"""Share of its splats that a copy of the photograph has."""
 SKY_FACTOR, SKY_NEAREST, SKY_FARTHEST = 4.0, 60.0, 400.0
 """The sky is this many times as far as the farthest surface, within a range in metres."""
 
@@ -122,7 +126,11 @@ def create_events(
 
 
 def _lay_out(world: World, parts: list[StepData]) -> Iterator[Event]:
-    """Copies of the photograph, and of what lies behind its edges, all round."""
+    """Copies of the photograph, and of what lies behind its edges, all round, with fewer splats."""
+    parts = [
+        replace(part, splats=thinned(part.splats, math.ceil(COPY_SHARE * len(part.splats))))
+        for part in parts
+    ]
     for copy in copies(world.camera0.fov_degrees):
         for number, part in enumerate(parts):
             begun = time.monotonic()

@@ -228,15 +228,12 @@ def seam_contrast(rgb: Float[Tensor, "h w 3"], new: Bool[Tensor, "h w"]) -> floa
 
 
 def _fits(world: World) -> Iterator[Measure]:
-    scales = [
-        float(step.info["fit"]["scale"])
-        for step in world.steps[1:]
-        if "fit" in step.info and float(step.info["fit"]["scale"]) > 0
-    ]
-    if scales:
-        middle = statistics.median(abs(math.log(scale)) for scale in scales)
-        about = f"median |log scale| of {len(scales)} views; {min(scales):.2f} to {max(scales):.2f}"
-        yield Measure("scale fit", middle, "", 0.055, False, about)
+    fits = [step.info["fit"] for step in world.steps[1:] if "fit" in step.info]
+    errors = [fit["error"] for fit in fits if fit["error"] is not None]
+    if errors and all(math.isfinite(error) for error in errors):
+        middle = statistics.median(errors)
+        about = f"median |log| of fitted over known depth, of {len(fits)} views"
+        yield Measure("depth fit", middle, "", 0.055, False, f"{about}; worst {max(errors):.2f}")
 
 
 def _costs(world: World) -> Iterator[Measure]:
