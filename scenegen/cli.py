@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from renderers.errors import SceneError
+from scenegen.cli_journal import COMMANDS as JOURNAL
 from scenegen.cli_memory import memory
 from scenegen.config import CreateConfig
 from scenegen.export.options import ExportOptions
@@ -233,6 +234,7 @@ COMMANDS = {
     "grow": grow,
     "render": render,
     "export": export,
+    **JOURNAL,
     "memory": memory,
     "report": report,
     "models": models,

@@ -11,8 +11,8 @@ from test_world import SETTINGS, write_photo
 import scenegen
 from renderers import Camera, Splats, make_renderer
 from scenegen.splatting.losses import psnr
+from scenegen.world.arrays import StepData
 from scenegen.world.circle import JOIN, OPEN, Copy, copied, copies, joins
-from scenegen.world.store import StepData
 
 CAMERA = Camera.from_fov(60.0, 64, 48)
 

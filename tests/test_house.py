@@ -25,7 +25,7 @@ FLOORS: tuple[
     ("scenegen.training",),
     ("viewer",),
     ("scenegen.doctor",),
-    ("scenegen.cli_memory",),
+    ("scenegen.cli_journal", "scenegen.cli_memory"),
     ("scenegen.cli",),
     ("scenegen.__main__",),
 )

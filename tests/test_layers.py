@@ -112,7 +112,7 @@ def test_a_step_aside_uncovers_less_and_the_photograph_stays(worlds: tuple[World
 
 def test_it_is_invented_and_says_so(worlds: tuple[World, World], tmp_path: Path) -> None:
     layered = worlds[1]
-    with pytest.raises(SceneError, match="from the photograph alone"):
+    with pytest.raises(SceneError, match="nothing was remembered for step 1"):
         layered.recall_step(1)
     again = scenegen.open(layered.folder)
     assert torch.equal(again.splats.means, layered.splats.means)

@@ -75,7 +75,7 @@ def test_edits_last_and_are_listed(folder: Path, capsys: pytest.CaptureFixture[s
     assert text.startswith("erased ") and "surfels" in text
     lines = says(capsys, "memory", "list", folder).splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["0", "2"]
-    assert [line.split()[3] for line in lines[4:]] == ["pin", "unpin", "forget", "erase"]
+    assert [line.split()[2] for line in lines[4:]] == ["pin", "unpin", "forget", "erase"]
     assert "[[-12.0, -8.0, 5.0], [-1.5, 1.2, 30.0]]" in lines[-1]
     found = json.loads(says(capsys, "memory", "list", folder, "--json"))
     assert found["edits"][3]["arguments"]["box"][1] == [-1.5, 1.2, 30.0]
@@ -97,7 +97,7 @@ def test_errors(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "the photograph" in fails(capsys, "memory", "forget", folder, 0)
     show = ["memory", "show", folder]
     assert "no view 9" in fails(capsys, *show, "--view", 9)
-    assert "step 0 is the photograph" in fails(capsys, *show, "--step", 0)
+    assert "nothing was remembered for step 0" in fails(capsys, *show, "--step", 0)
     assert "--view or --step?" in fails(capsys, *show, "--view", 1, "--step", 1)
     assert "--camera or a move?" in fails(capsys, *show, "--camera", "a.json", "--yaw", 5)
     assert "there is no such file" in fails(capsys, *show, "--camera", tmp_path / "a.json")
@@ -154,7 +154,7 @@ def test_a_read_only_world_is_shown_and_not_edited(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a disk that refuses writing: the database is opened without the files beside it."""
-    monkeypatch.setattr("scenegen.world.store.os.access", lambda *_: False)
+    monkeypatch.setattr("scenegen.world.database.os.access", lambda *_: False)
     assert "3 views" in says(capsys, "memory", "list", folder)
     assert "chosen" in says(capsys, "memory", "show", folder, "--yaw", 5)
     message = fails(capsys, "memory", "pin", folder, 1)
@@ -166,10 +166,10 @@ def test_a_read_only_world_is_shown_and_not_edited(
 def test_a_damaged_or_newer_world(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     connection = sqlite3.connect(folder / "world.db")
     with connection:
-        connection.execute("UPDATE meta SET value = '3' WHERE key = 'format'")
+        connection.execute("UPDATE meta SET value = '4' WHERE key = 'format'")
     connection.close()
     for command in ("list", "show"):
-        assert "reads up to 2" in fails(capsys, "memory", command, folder)
+        assert "reads up to 3" in fails(capsys, "memory", command, folder)
 
 
 @pytest.mark.parametrize(

@@ -212,12 +212,12 @@ def test_killing_the_process_loses_at_most_the_step_in_flight(photo: Path, tmp_p
     folder = tmp_path / "killed"
     code = (
         "import os, scenegen\n"
-        "from scenegen.world import store\n"
-        "rename = store.Path.rename\n"
+        "from scenegen.world import stepfiles\n"
+        "rename = stepfiles.Path.rename\n"
         "def die(self, target):\n"
         "    rename(self, target)\n"
         "    if target.name == '0001': os._exit(9)\n"  # after the folder, before the journal
-        "store.Path.rename = die\n"
+        "stepfiles.Path.rename = die\n"
         f"settings = {SETTINGS!r}\n"
         f"for e in scenegen.create_events({str(photo)!r}, {str(folder)!r}, **settings): pass\n"
     )
@@ -270,7 +270,7 @@ def test_plans_stay_level_and_step_gently() -> None:
         (lambda f: (f / "steps/0001/splats.safetensors").write_bytes(b"\x00" * 64), "is damaged"),
         (lambda f: overwrite_journal(f), "world.db intact"),
         (lambda f: shutil.rmtree(f / "steps"), "is damaged"),
-        (lambda f: set_format(f, 99), "reads up to 2"),
+        (lambda f: set_format(f, 99), "reads up to 3"),
     ],
 )
 def test_damaged_worlds_say_so(copied: Path, damage: Callable, message: str) -> None:

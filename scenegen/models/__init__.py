@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from scenegen.models.registry import MODELS, Model, find_model
     from scenegen.models.shipped import shipped_path
     from scenegen.models.store import installed_folder, is_present, model_path, pull
+    from scenegen.models.used import weights_hash
 
 _HOME = {
     "HUB_MODELS": "scenegen.models.hub",
@@ -48,6 +49,7 @@ _HOME = {
     "is_present": "scenegen.models.store",
     "model_path": "scenegen.models.store",
     "pull": "scenegen.models.store",
+    "weights_hash": "scenegen.models.used",
 }
 __all__ = [
     "HUB_MODELS",
@@ -68,6 +70,7 @@ __all__ = [
     "pull_hub",
     "say_licence",
     "shipped_path",
+    "weights_hash",
 ]
 
 

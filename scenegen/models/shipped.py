@@ -8,6 +8,8 @@ import scenegen
 
 FOLDERS = ("_assets/weights", "../assets/weights")
 """Where they lie, from the package: in an install, and in a source tree."""
+SHIPPED = {"dpt": "depth"}
+"""Backends that use shipped weights, and the name of those."""
 
 
 def shipped_path(name: str) -> Path:

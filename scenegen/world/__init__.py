@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scenegen.world.build import create, create_events
+    from scenegen.world.chronicle import describe, log_json, log_lines
     from scenegen.world.events import (
         Committed,
         Event,
@@ -17,15 +18,28 @@ if TYPE_CHECKING:
         Scaled,
         Skipped,
     )
+    from scenegen.world.history import Freed
     from scenegen.world.inventory import memory_json, memory_lines
+    from scenegen.world.journal import Edit, Journal, Step
     from scenegen.world.paths import NAMED_PATHS, motion, path_cameras
+    from scenegen.world.provenance import ORIGINS
     from scenegen.world.recall import Recall
     from scenegen.world.recall_picture import draw_recall
     from scenegen.world.report import Measure, Picture, measure, pictures
     from scenegen.world.report_page import write_page
+    from scenegen.world.store import read_journal
     from scenegen.world.world import World, open
 
 _HOME = {
+    "describe": "scenegen.world.chronicle",
+    "log_json": "scenegen.world.chronicle",
+    "log_lines": "scenegen.world.chronicle",
+    "Edit": "scenegen.world.journal",
+    "Journal": "scenegen.world.journal",
+    "Step": "scenegen.world.journal",
+    "Freed": "scenegen.world.history",
+    "ORIGINS": "scenegen.world.provenance",
+    "read_journal": "scenegen.world.store",
     "create": "scenegen.world.build",
     "create_events": "scenegen.world.build",
     "Committed": "scenegen.world.events",
@@ -52,6 +66,15 @@ _HOME = {
     "open": "scenegen.world.world",
 }
 __all__ = [
+    "describe",
+    "log_json",
+    "log_lines",
+    "Edit",
+    "Journal",
+    "Step",
+    "Freed",
+    "ORIGINS",
+    "read_journal",
     "NAMED_PATHS",
     "Committed",
     "Event",

@@ -19,13 +19,15 @@ from scenegen.config import LONG_SIDE, CreateConfig
 from scenegen.export.budget import thinned
 from scenegen.geometry.ground import check_eye_height
 from scenegen.image import Photo, load_photo
+from scenegen.models import weights_hash
 from scenegen.outpaint import OUTPAINTERS
+from scenegen.world.arrays import StepData
 from scenegen.world.circle import copied, copies
 from scenegen.world.events import Committed, Event, Finished, Loaded, Scaled
 from scenegen.world.grow import as_levels
 from scenegen.world.layer import behind_edges
 from scenegen.world.plan import EXTENTS, planned_cameras
-from scenegen.world.store import StepData, Store, check_free
+from scenegen.world.store import Store, check_free
 from scenegen.world.world import World
 
 COPY_SHARE = 0.4
@@ -102,7 +104,12 @@ def create_events(
     world = _new_world(folder, meta, names["renderer"])
     seconds = time.monotonic() - started
     try:
-        world.commit(camera, data, "observed", {"depth": names["depth"], "seconds": seconds})
+        info = {"depth": names["depth"], "weights": {names["depth"]: weights_hash(names["depth"])}}
+        info |= {"splats": len(data.splats), "seconds": seconds}
+        with world.writing():
+            if world.steps:
+                check_free(folder)  # refuses: another process was faster
+            world.add(camera, data, "observed", info)
     except BaseException:
         world.close()
         _remove_empty_world(folder)
@@ -113,6 +120,8 @@ def create_events(
     if layer is not None:
         begun = time.monotonic()
         info = {"layer": 1, "outpaint": names["outpaint"], "seed": config.seed}
+        info |= {"weights": {names["outpaint"]: weights_hash(names["outpaint"])}}
+        info |= {"splats": len(layer.splats), "seconds": time.monotonic() - begun}
         step = world.commit(camera, layer, "generated", info)
         share = float(layer.known.float().mean())
         yield Committed(step.id, layer.splats, camera, share, time.monotonic() - begun)
@@ -135,7 +144,7 @@ def _lay_out(world: World, parts: list[StepData]) -> Iterator[Event]:
         for number, part in enumerate(parts):
             begun = time.monotonic()
             facing, data = copied(part, world.camera0, copy)
-            info = {"copy": number, **asdict(copy)}
+            info = {"copy": number, **asdict(copy), "splats": len(data.splats)}
             step = world.commit(facing, data, "generated", info)
             share = float(data.known.float().mean())
             yield Committed(step.id, data.splats, facing, share, time.monotonic() - begun)
@@ -215,7 +224,7 @@ def _new_world(folder: Path, meta: dict[str, Any], renderer: str) -> World:
 
 def _remove_empty_world(folder: Path) -> None:
     """Take away a folder in which no step was ever committed."""
-    for path in (folder / "steps", *folder.glob("world.db*"), folder / "README.txt"):
+    for path in (folder / "steps", *folder.glob("world.*"), folder / "README.txt"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from renderers import Camera, Splats
-from scenegen.world.store import StepData
+from scenegen.world.arrays import StepData
 
 JOIN = 0.5
 """A join of up to this share of a view is filled at once: an outpainter sees both its ends."""

@@ -14,7 +14,7 @@ from renderers import Camera, Render, join
 from scenegen import geometry, outpaint, splatting
 from scenegen.fields import regions
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
-from scenegen.world.store import StepData
+from scenegen.world.arrays import StepData
 from spatial_memory import ViewMemory
 
 COVERED = 0.7

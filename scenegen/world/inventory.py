@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from spatial_memory import sightings
 
 if TYPE_CHECKING:
-    from scenegen.world.store import Edit
+    from scenegen.world.journal import Edit
     from scenegen.world.world import World
 
 MEGABYTE = 1e6
@@ -61,4 +61,4 @@ def memory_lines(world: World) -> list[str]:
 
 def _edit_line(edit: Edit) -> str:
     what = edit.arguments.get("box", edit.arguments.get("view"))
-    return f"after step {edit.after}: {edit.kind} {what} ({edit.made_at})"
+    return f"entry {edit.id}: {edit.kind} {what} ({edit.made_at})"

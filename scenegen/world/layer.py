@@ -18,9 +18,9 @@ from renderers import Camera, join
 from scenegen import outpaint, splatting
 from scenegen.fields import pull_push
 from scenegen.world.align import FARTHEST, rim_of
+from scenegen.world.arrays import StepData
 from scenegen.world.grow import as_levels
 from scenegen.world.plan import safe_range
-from scenegen.world.store import StepData
 
 WINDOWS = (2, 4, 8, 16, 32, 64)
 """Distances from an edge that are looked at, in pixels."""

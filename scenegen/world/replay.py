@@ -1,8 +1,8 @@
 """What the steps of a world, and the edits between them, add up to.
 
-Memory and splats are a function of the journal. It is replayed when a world is opened, each edit
-after the step that it followed, so that nothing else needs to be stored, nothing can disagree, and
-any earlier moment can be had again.
+Memory and splats are a function of the journal: of the entries from the first one to the head.
+They are replayed when a world is opened or its head moves, so that nothing else needs to be
+stored, nothing can disagree, and any other moment can be had as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from renderers import Camera, SceneError, Splats
-from scenegen.world.store import Edit, Step, StepData, Store
+from scenegen.world.arrays import StepData
+from scenegen.world.journal import Edit, Entry, Step
+from scenegen.world.store import Store
 from spatial_memory import MemoryConfig, ViewMemory
 
 
@@ -27,17 +29,27 @@ class State:
 
     memory: ViewMemory = field(default_factory=lambda: ViewMemory(MemoryConfig()))
     """Geometry and past views; the id of a view is the number of its step."""
-    steps: list[Step] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    """Steps and edits, in order."""
     chunks: list[Splats] = field(default_factory=list)
     """What is left of the splats that each step added."""
-    edits: list[Edit] = field(default_factory=list)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps, in order."""
+        return tuple(entry for entry in self.entries if isinstance(entry, Step))
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """The edits, in order."""
+        return tuple(entry for entry in self.entries if isinstance(entry, Edit))
 
     def take(self, step: Step, data: StepData) -> None:
         """Add what a step brought."""
-        self.memory.write(
-            data.rgb, data.depth, step.camera, provenance=step.provenance, known=data.known
-        )
-        self.steps.append(step)
+        self.memory.views.next_id = step.id  # numbers of edits and of other branches are left out
+        provenance = "generated" if step.provenance == "generated" else "observed"
+        self.memory.write(data.rgb, data.depth, step.camera, provenance, data.known)
+        self.entries.append(step)
         self.chunks.append(data.splats)
 
     def apply(self, edit: Edit) -> None:
@@ -47,32 +59,38 @@ class State:
         elif edit.kind == "forget":
             self.memory.forget(edit.arguments["view"])
         elif edit.kind == "erase":
-            box = edit.arguments["box"]
-            self.memory.erase(box)
-            inside = [in_box(chunk.means, box) for chunk in self.chunks]
+            self.memory.erase(edit.arguments["box"])
+        else:
+            raise ValueError(f"there is no edit {edit.kind!r}")
+        self.keep(edit)
+
+    def keep(self, edit: Edit) -> None:
+        """Note an edit, and take away the splats that it erases."""
+        if edit.kind == "erase":
+            inside = [in_box(chunk.means, edit.arguments["box"]) for chunk in self.chunks]
             self.chunks = [
                 chunk[~gone] if gone.any() else chunk
                 for chunk, gone in zip(self.chunks, inside, strict=True)
             ]
-        else:
-            raise ValueError(f"there is no edit {edit.kind!r}")
-        self.edits.append(edit)
+        self.entries.append(edit)
 
 
-def replay(store: Store, before: int | None = None) -> State:
-    """A world as it is, or as it was right before a step.
+def replay(store: Store, entries: Sequence[Entry]) -> State:
+    """A world after some entries.
+
+    Args:
+        store: Where the steps lie.
+        entries: From the first one on, each after its parent.
 
     Raises:
         SceneError: A step or an edit is damaged.
     """
-    state, edits = State(), store.edits()
-    for step in store.steps():
-        if before is not None and step.id >= before:
-            break
-        state.take(step, store.load(step.id))
-        for edit in edits:
-            if edit.after == step.id:
-                _redo(state, edit, store)
+    state = State()
+    for entry in entries:
+        if isinstance(entry, Step):
+            state.take(entry, store.files.load(entry))
+        else:
+            _redo(state, entry, store)
     return state
 
 
@@ -84,15 +102,16 @@ def surfaces(store: Store, state: State) -> Iterator[tuple[Tensor, Tensor, Camer
     Raises:
         SceneError: A step is damaged.
     """
-    erased = [edit for edit in state.edits if edit.kind == "erase"]
-    for step in state.steps:
-        data = store.load(step.id)
-        known, pixels = data.known, step.camera.pixel_centers()
-        points = step.camera.unproject(pixels, data.depth)  # (h, w, 3)
-        for edit in erased:
-            if edit.after >= step.id:
-                known = known & ~in_box(points, edit.arguments["box"])
-        yield data.rgb, data.depth, step.camera, known
+    for place, step in enumerate(state.entries):
+        if not isinstance(step, Step):
+            continue
+        view = store.files.view(step)
+        known, pixels = view.known, step.camera.pixel_centers()
+        points = step.camera.unproject(pixels, view.depth)  # (h, w, 3)
+        for later in state.entries[place:]:
+            if isinstance(later, Edit) and later.kind == "erase":
+                known = known & ~in_box(points, later.arguments["box"])
+        yield view.rgb, view.depth, step.camera, known
 
 
 def _redo(state: State, edit: Edit, store: Store) -> None:

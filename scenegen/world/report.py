@@ -22,10 +22,9 @@ from torch import Tensor
 from renderers import Camera, Splats, join
 from scenegen.splatting.losses import psnr, ssim
 from scenegen.world.grow import COVERED
+from scenegen.world.journal import Step
 from scenegen.world.paths import STEP_DEGREES, STEP_METRES
 from scenegen.world.plan import safe_range
-from scenegen.world.replay import replay
-from scenegen.world.store import Step
 
 if TYPE_CHECKING:
     from scenegen.world.world import World
@@ -125,12 +124,12 @@ def safe_cameras(world: World, count: int = VIEWS) -> list[Camera]:
 
 
 def _first_view(world: World) -> Iterator[Measure]:
-    photo = world._store.load(0).rgb
+    photo = world.seen(world.steps[0]).rgb
     seen = world.render(world.camera0).rgb.cpu()
     now = psnr(seen, photo)
     yield _dB("source view", now, 32.0, "photograph against the world from its own camera")
     yield Measure("source view SSIM", ssim(seen, photo), "", 0.95, True, "the same, structure")
-    first = join(replay(world._store, before=1).chunks)
+    first = join(world.at(world.steps[0].id).chunks)
     then = psnr(world._renderer.render(first, world.camera0).rgb.cpu(), photo)
     steps = len(world.steps) - 1
     about = f"lost of it in {steps} steps, of {then:.1f} dB with the photograph alone"
@@ -143,7 +142,7 @@ def _returns(world: World) -> Iterator[Measure]:
     for step in world.steps[1:]:
         if not _was_seen(step):
             continue
-        data = world._store.load(step.id)
+        data = world.seen(step)
         shown = torch.isfinite(data.depth) | torch.isposinf(data.depth)
         if not shown.any():
             continue
@@ -192,7 +191,7 @@ def _seams(world: World) -> Iterator[Measure]:
     for step in world.steps[1:]:
         if not _was_seen(step):
             continue
-        data = world._store.load(step.id)
+        data = world.seen(step)
         contrast = seam_contrast(world.render(step.camera).rgb.cpu(), data.known)
         if contrast is not None:
             found.append(contrast)

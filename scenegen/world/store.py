@@ -1,8 +1,8 @@
 """The world on disk: a SQLite journal and one immutable folder per step.
 
 A step is written beside, fsynced, renamed into place, and only then entered in the database:
-killing the process at any moment loses at most the step in flight. Edits of the memory are rows in
-the database. Reading changes nothing, in a folder that may not be written to as well.
+killing the process at any moment loses at most the step in flight. One process writes at a time;
+reading changes nothing, needs no lock, and works in a folder that may not be written to as well.
 """
 
 from __future__ import annotations
@@ -12,102 +12,47 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from filelock import FileLock, Timeout
 
-from renderers import Camera, SceneError, Splats
+from renderers import SceneError
 from scenegen import __version__
-from scenegen.export.atomic import sync_file, sync_folder
+from scenegen.world.arrays import StepData, sha256
+from scenegen.world.database import DATABASE, SCHEMA, check_database, connect, explained, seal_of
+from scenegen.world.journal import MAIN, Edit, Journal, Row, Step, step_row
+from scenegen.world.stepfiles import STEPS, StepFiles
+from scenegen.world.upgrade import old_rows
 
 logger = logging.getLogger("scenegen")
 
-FORMAT = 2
+FORMAT = 3
 """Version of this layout. Older ones are read, and upgraded when they are written to; newer ones
 are refused."""
+PATIENCE = 10.0
+"""Seconds to wait for another writer: longer than a growth step usually takes."""
+README, LOCK, CACHE = "README.txt", "world.lock", "cache"
 READ_ME = """This folder is a 3D world made from one photograph by scenegen {version}.
 
   scenegen view FOLDER                 walk through it in a browser
+  scenegen log FOLDER                  how it came about; undo and redo move through that
   scenegen export FOLDER world.ply     take the splats elsewhere
   scenegen render FOLDER --out film.mp4 --path forward
 
 world.db   the journal: every step, its camera, how it was made, and what was changed by hand
 steps/     one folder per step: the splats it added and the view it saw
+cache/     what can be made again from these two; may be deleted
 
 One unit is one metre: {scale}.
 
 Nothing in here runs code. Moving or copying the whole folder is safe.
 """
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE steps (
-    id INTEGER PRIMARY KEY, parent INTEGER REFERENCES steps(id),
-    provenance TEXT NOT NULL, camera TEXT NOT NULL, info TEXT NOT NULL
-);
-"""
-"""Format 1."""
-UPGRADES = {
-    2: """
-CREATE TABLE edits (
-    id INTEGER PRIMARY KEY, after INTEGER NOT NULL REFERENCES steps(id),
-    kind TEXT NOT NULL, arguments TEXT NOT NULL, made_at TEXT NOT NULL
-)
-""",
-}
-"""What each later format adds to the one before: one statement."""
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One entry of the journal."""
-
-    id: int
-    """Number; 0 is the photograph."""
-    parent: int | None
-    """The step that this one continues."""
-    provenance: str
-    """"observed" or "generated"."""
-    camera: Camera
-    """The view of the step."""
-    info: Mapping[str, Any]
-    """How it was made: backends, seed, retrieved views, alignment, seconds."""
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A change of the memory by hand. See :mod:`scenegen.world.replay`."""
-
-    id: int
-    """Number; edits happened in this order."""
-    after: int
-    """The step that was the last one then."""
-    kind: str
-    """"pin", "unpin", "forget" or "erase"."""
-    arguments: Mapping[str, Any]
-    """{"view": id}, or {"box": [[x0, y0, z0], [x1, y1, z1]]} in metres."""
-    made_at: str
-    """When: UTC, ISO 8601."""
-
-
-@dataclass(frozen=True, eq=False)
-class StepData:
-    """What one step adds to the world."""
-
-    splats: Splats
-    rgb: Tensor
-    """The whole view, (h, w, 3) in [0, 1], on 8-bit levels."""
-    depth: Tensor
-    """Depth of the whole view, (h, w) in metres; NaN unknown, +inf sky."""
-    known: Tensor
-    """Pixels that this step contributed, (h, w) bool."""
 
 
 class Store:
@@ -115,24 +60,31 @@ class Store:
 
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         self.folder = folder
+        self.files = StepFiles(folder)
         self._db = connection
+        self._lock = FileLock(folder / LOCK, timeout=PATIENCE, thread_local=False)
+        self._writer: int | None = None
+        self._turn = threading.Lock()
 
     @classmethod
-    def create(cls, folder: Path, meta: Mapping[str, Any]) -> Store:
+    def create(cls, folder: Path, settings: Mapping[str, Any]) -> Store:
         """Make a new world folder.
 
         Raises:
             SceneError: The folder holds something already, or cannot be written.
         """
         check_free(folder)
-        with _explained(folder):
-            (folder / "steps").mkdir(parents=True, exist_ok=True)
-            scale = meta.get("scale_source", "as estimated from the photograph")
-            (folder / "README.txt").write_text(READ_ME.format(version=__version__, scale=scale))
-            store = cls(folder, _connect(folder / "world.db"))
+        with explained(folder):
+            (folder / STEPS).mkdir(parents=True, exist_ok=True)
+            scale = settings.get("scale_source", "as estimated from the photograph")
+            (folder / README).write_text(READ_ME.format(version=__version__, scale=scale))
+            store = cls(folder, connect(folder / DATABASE))
             store._db.execute("PRAGMA journal_mode = WAL")  # the file remembers
-            store._db.executescript(SCHEMA)
-            store.set_meta(meta)
+            with store._transaction():
+                for statement in SCHEMA:
+                    store._db.execute(statement)
+                kept = {"head": None, "branch": MAIN, "seal": seal_of(settings)}
+                store._put_meta({**settings, **kept, "format": FORMAT, "made_by": __version__})
         return store
 
     @classmethod
@@ -142,167 +94,280 @@ class Store:
         Raises:
             SceneError: It is not a world, is damaged, or is of a newer format.
         """
-        if not (folder / "world.db").is_file():
+        if not (folder / DATABASE).is_file():
             raise SceneError(
                 f"{folder} is not a world",
                 why="there is no world.db in it" if folder.is_dir() else "there is no such folder",
                 fix="make one with `scenegen create PHOTO --out FOLDER`",
             )
-        with _explained(folder):
-            store = cls(folder, _connect(folder / "world.db"))
-            version = store._format()
-        if version > FORMAT:
-            made_by = store.meta().get("made_by", "a later release")
-            raise SceneError(
-                f"cannot read the world {folder}",
-                why=f"it has format {version}; this release reads up to {FORMAT}",
-                fix=f"install scenegen {made_by} or later",
-            )
+        with explained(folder):
+            store = cls(folder, connect(folder / DATABASE))
+            try:
+                store._check()
+            except BaseException:
+                store.close()
+                raise
         return store
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
 
+    @property
+    def format(self) -> int:
+        """Version of the layout that the folder has now."""
+        return int(self.meta().get("format", 0))
+
     def meta(self) -> dict[str, Any]:
-        """All settings of the world."""
-        rows = self._db.execute("SELECT key, value FROM meta")
-        return {key: json.loads(value) for key, value in rows}
+        """All settings of the world, and what else is kept with them."""
+        with explained(self.folder):
+            return {
+                str(key): json.loads(value)
+                for key, value in self._db.execute("SELECT key, value FROM meta")
+            }
 
     def set_meta(self, values: Mapping[str, Any]) -> None:
-        """Set some settings, in one transaction."""
-        with _explained(self.folder), self._writing():
+        """Keep some values, in one transaction."""
+        with self._transaction():
             self._put_meta(values)
 
-    def steps(self) -> tuple[Step, ...]:
-        """All committed steps, in order."""
-        rows = self._db.execute(
-            "SELECT id, parent, provenance, camera, info FROM steps ORDER BY id"
-        )
-        return tuple(
-            Step(number, parent, provenance, camera_from_json(camera), json.loads(info))
-            for number, parent, provenance, camera, info in rows
-        )
-
-    def commit(self, step: Step, data: StepData) -> None:
-        """Write one step for good.
+    def journal(self) -> Journal:
+        """All that is in the journal.
 
         Raises:
-            SceneError: The disk is full or read-only; the world stays as it was.
+            SceneError: The database cannot be read. Single entries that are damaged are listed
+                in the journal.
         """
-        final = self._step_folder(step.id)
-        beside = final.with_name(f".{final.name}.part")
-        with _explained(self.folder):
-            self._drop_orphans()
-            try:
-                beside.mkdir()
-                _save(beside / "splats.safetensors", _splat_tensors(data.splats))
-                levels = (data.rgb * 255).round().to(torch.uint8)
-                view = {"rgb": levels, "depth": data.depth, "known": data.known}
-                _save(beside / "view.safetensors", view)
-                sync_folder(beside)
-                beside.rename(final)
-                sync_folder(final.parent)
-                row = (step.id, step.parent, step.provenance)
-                text = (camera_to_json(step.camera), json.dumps(dict(step.info)))
-                with self._writing():
-                    self._db.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?)", row + text)
-            except BaseException:
-                shutil.rmtree(beside, ignore_errors=True)
-                if not self._has(step.id):
-                    shutil.rmtree(final, ignore_errors=True)
-                raise
+        journal = Journal(str(self.folder))
+        with explained(self.folder):
+            version, meta = self.format, self.meta()
+            if version < 3:
+                rows = old_rows(self._db, version)
+                journal.read((row, None) for row in rows)
+                journal.head = rows[-1].id if rows else None
+                journal.branches = {MAIN: rows[-1].id} if rows else {}
+                return journal
+            query = "SELECT id, parent, kind, body, made_at, seal, redo FROM entries ORDER BY id"
+            stored = self._db.execute(query).fetchall()
+            journal.read((Row(*fields[:5]), str(fields[5])) for fields in stored)
+            journal.left = {fields[0]: fields[6] for fields in stored if fields[6] is not None}
+            journal.branches = dict(self._db.execute("SELECT name, entry FROM branches"))
+            journal.head, journal.branch = meta.get("head"), meta.get("branch")
+        return journal
 
-    def edits(self) -> tuple[Edit, ...]:
-        """All edits of the memory, in order.
-
-        Raises:
-            SceneError: They cannot be read.
-        """
-        if self._format() < 2:
-            return ()
-        query = "SELECT id, after, kind, arguments, made_at FROM edits ORDER BY id"
-        with _explained(self.folder):
-            return tuple(
-                Edit(number, after, kind, json.loads(arguments), made_at)
-                for number, after, kind, arguments, made_at in self._db.execute(query)
-            )
-
-    def record(self, after: int, kind: str, arguments: Mapping[str, Any]) -> Edit:
-        """Write one edit for good, in one transaction.
-
-        Args:
-            after: The last step there is.
-            kind: As in :class:`Edit`, like ``arguments``.
-            arguments: Plain values that JSON holds.
-
-        Raises:
-            SceneError: The disk is full or read-only; the world stays as it was.
-        """
-        made_at = datetime.now(UTC).isoformat(timespec="seconds")
-        with _explained(self.folder), self._writing():
-            row = (after, kind, json.dumps(arguments), made_at)
-            into = "INSERT INTO edits (after, kind, arguments, made_at) VALUES (?, ?, ?, ?)"
-            number = self._db.execute(into, row).lastrowid
-        assert number is not None
-        return Edit(number, after, kind, arguments, made_at)
-
-    def load(self, step: int) -> StepData:
-        """Read what one step added.
-
-        Raises:
-            SceneError: A file is missing or damaged.
-        """
-        folder = self._step_folder(step)
-        try:
-            view = load_file(folder / "view.safetensors")
-            splats = load_file(folder / "splats.safetensors")
-            data = StepData(
-                splats=Splats(**splats),
-                rgb=view["rgb"].float() / 255,
-                depth=view["depth"],
-                known=view["known"],
-            )
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise SceneError(
-                f"step {step} of the world {self.folder} is damaged",
-                why=f"{type(error).__name__}: {error}".splitlines()[0],
-                fix="restore the folder steps/ from a copy, or make the world again",
-            ) from error
-        return data
+    def head(self) -> tuple[int | None, str | None]:
+        """Where the head is now, and on which branch. Cheap."""
+        meta = self.meta()
+        return meta.get("head"), meta.get("branch")
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction, which also brings an older world up to this format."""
-        with self._db:
+    def writing(self) -> Iterator[None]:
+        """Be the only one who writes, for as long as the block lasts.
+
+        Another process, or another thread, is waited for a while. The first writing to an older
+        world brings it up to this format, and what a killed process left half done is removed.
+
+        Raises:
+            SceneError: Somebody else writes and does not come to an end, or nobody may write.
+        """
+        me = threading.get_ident()
+        if self._writer == me or not self._turn.acquire(timeout=PATIENCE):
+            raise self._busy("a step is being made right now")
+        try:
+            with explained(self.folder):
+                self._lock.acquire()
+            self._writer = me
+            try:
+                self._upgrade()
+                self._drop_unfinished()
+                yield
+            finally:
+                self._writer = None
+                self._lock.release()
+        except Timeout as error:
+            raise self._busy("another process is writing to it") from error
+        finally:
+            self._turn.release()
+
+    def add_step(self, step: Step, data: StepData, on: str | None) -> tuple[Step, str]:
+        """Write one step for good, and move the head to it.
+
+        Args:
+            step: Its ``id``, ``made_at`` and ``files`` are replaced.
+            data: Its arrays.
+            on: The branch that moves along.
+
+        Returns:
+            The step as it was written, and its seal.
+
+        Raises:
+            SceneError: The disk is full or read-only; the world stays as it was.
+        """
+        with explained(self.folder):
+            number = self._next_id()
+            contents = data.files()
+            hashes = {name: sha256(content) for name, content in contents.items()}
+            step = replace(step, id=number, made_at=_now(), files=hashes)
+            try:
+                self.files.write(number, contents)
+                seal = self._enter(step_row(step), on)
+            except BaseException:
+                if not self._has(number):
+                    self.files.remove(number)
+                raise
+        return step, seal
+
+    def add_edit(
+        self, parent: int, kind: str, arguments: Mapping[str, Any], on: str | None
+    ) -> tuple[Edit, str]:
+        """Write one edit for good, in one transaction, and move the head to it.
+
+        Args:
+            parent: The entry that it continues.
+            kind: As in :class:`Edit`, like ``arguments``.
+            arguments: Plain values that JSON holds.
+            on: The branch that moves along.
+
+        Returns:
+            The edit, and its seal.
+
+        Raises:
+            SceneError: The disk is full or read-only; the world stays as it was.
+        """
+        with explained(self.folder):
+            row = Row(self._next_id(), parent, kind, json.dumps(arguments), _now())
+            seal = self._enter(row, on)
+        return Edit(row.id, parent, kind, arguments, row.made_at), seal
+
+    def move(self, head: int, branch: str | None, left: Mapping[int, int]) -> None:
+        """Move the head, and the branch that it is on.
+
+        Args:
+            head: The entry.
+            branch: The branch it is on then, which names the entry from now on; None for none.
+            left: New values of :attr:`Journal.left`.
+        """
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE entries SET redo = ? WHERE id = ?", [(b, a) for a, b in left.items()]
+            )
+            self._stand(head, branch)
+
+    def drop_branch(self, name: str) -> None:
+        """Forget the name of a branch; its entries stay."""
+        with self._transaction():
+            self._db.execute("DELETE FROM branches WHERE name = ?", (name,))
+
+    def drop(self, entries: Iterable[int]) -> None:
+        """Forget entries for good, then remove their folders, and all others that no entry has."""
+        numbers = [(number,) for number in sorted(entries, reverse=True)]
+        with self._transaction():
+            self._db.executemany("UPDATE entries SET redo = NULL WHERE redo = ?", numbers)
+            self._db.executemany("DELETE FROM entries WHERE id = ?", numbers)
+        with explained(self.folder):
+            left = {number for (number,) in self._db.execute("SELECT id FROM entries")}
+            for path in self.files.unknown(left):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _check(self) -> None:
+        """Refuse newer formats, a damaged database, and one that holds more than data."""
+        version = self.format
+        if version > FORMAT:
+            made_by = self.meta().get("made_by", "a later release")
+            raise SceneError(
+                f"cannot read the world {self.folder}",
+                why=f"it has format {version}; this release reads up to {FORMAT}",
+                fix=f"install scenegen {made_by} or later",
+            )
+        check_database(self._db)
+        meta = self.meta()
+        if "sky_radius" not in meta or (version >= 3 and meta.get("seal") != seal_of(meta)):
+            raise sqlite3.DatabaseError("the settings of the world are damaged")
+
+    def _upgrade(self) -> None:
+        """Bring an older world up to this format, in one transaction."""
+        if (version := self.format) >= FORMAT:
+            return
+        with self._transaction():
+            rows = old_rows(self._db, version)
+            for statement in SCHEMA:
+                self._db.execute(statement)
+            seal, last = "", None
+            for row in rows:
+                seal, last = row.seal(seal), row.id
+                self._insert(row, seal)
+            self._db.execute("DROP TABLE IF EXISTS edits")
+            self._db.execute("DROP TABLE steps")
+            kept: dict[str, Any] = {"format": FORMAT, "made_by": __version__}
+            self._put_meta(kept | {"seal": seal_of(self.meta()), "head": None, "branch": MAIN})
+            if last is not None:
+                self._stand(last, MAIN)
+        logger.info("%s: upgraded from format %d to %d", self.folder, version, FORMAT)
+
+    def _enter(self, row: Row, on: str | None) -> str:
+        with self._transaction():
+            query = "SELECT seal FROM entries WHERE id = ?"
+            found = self._db.execute(query, (row.parent,)).fetchone()
+            seal = row.seal("" if found is None else found[0])
+            self._insert(row, seal)
+            if row.parent is not None:  # what was undone there is not what redo means any more
+                self._db.execute("UPDATE entries SET redo = NULL WHERE id = ?", (row.parent,))
+            self._stand(row.id, on)
+        return seal
+
+    def _insert(self, row: Row, seal: str) -> None:
+        values = (row.id, row.parent, row.kind, row.body, row.made_at, seal)
+        self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, NULL)", values)
+
+    def _stand(self, head: int, branch: str | None) -> None:
+        self._put_meta({"head": head, "branch": branch})
+        if branch is not None:
+            self._db.execute("INSERT OR REPLACE INTO branches VALUES (?, ?)", (branch, head))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with explained(self.folder), self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            version = self._format()
-            for later in range(max(version, 1) + 1, FORMAT + 1):
-                self._db.execute(UPGRADES[later])
-            if version < FORMAT:
-                self._put_meta({"format": FORMAT, "made_by": __version__})
             yield
 
     def _put_meta(self, values: Mapping[str, Any]) -> None:
         rows = [(key, json.dumps(value)) for key, value in values.items()]
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
-    def _format(self) -> int:
-        return int(self.meta().get("format", 0))
+    def _next_id(self) -> int:
+        query = "SELECT seq FROM sqlite_sequence WHERE name = 'entries'"
+        found = self._db.execute(query).fetchone()
+        return 0 if found is None else found[0] + 1
 
-    def _step_folder(self, step: int) -> Path:
-        return self.folder / "steps" / f"{step:04d}"
+    def _has(self, number: int) -> bool:
+        found = self._db.execute("SELECT 1 FROM entries WHERE id = ?", (number,)).fetchone()
+        return found is not None
 
-    def _has(self, step: int) -> bool:
-        return self._db.execute("SELECT 1 FROM steps WHERE id = ?", (step,)).fetchone() is not None
+    def _drop_unfinished(self) -> None:
+        """Remove what a killed process left half done."""
+        for path in self.files.unfinished(self._next_id()):
+            logger.info("dropping %s: its step was never committed", path.name)
+            shutil.rmtree(path, ignore_errors=True)
 
-    def _drop_orphans(self) -> None:
-        """Remove what a killed process left half done: folders that never reached the journal."""
-        committed = {self._step_folder(step.id).name for step in self.steps()}
-        for path in sorted((self.folder / "steps").glob("*")):
-            if path.name not in committed:
-                logger.info("dropping %s: its step was never committed", path.name)
-                shutil.rmtree(path, ignore_errors=True)
+    def _busy(self, why: str) -> SceneError:
+        return SceneError(
+            f"the world {self.folder} is in use",
+            why=why,
+            fix="wait until that is done, or stop it; looking at the world is possible meanwhile",
+        )
+
+
+def read_journal(folder: str | Path) -> Journal:
+    """The journal of a world, whatever state its steps are in.
+
+    Raises:
+        SceneError: It is not a world, or the journal cannot be read.
+    """
+    store = Store.open(Path(folder))
+    try:
+        return store.journal()
+    finally:
+        store.close()
 
 
 def check_free(folder: Path) -> None:
@@ -311,7 +376,9 @@ def check_free(folder: Path) -> None:
     Raises:
         SceneError: It is a file, or a folder with anything in it, or cannot be written.
     """
-    if (folder / "world.db").is_file():
+    if _never_begun(folder):
+        return
+    if (folder / DATABASE).is_file():
         raise SceneError(
             f"{folder} already holds a world",
             why="a world is never overwritten",
@@ -332,62 +399,23 @@ def check_free(folder: Path) -> None:
         )
 
 
-def camera_to_json(camera: Camera) -> str:
-    """Exact text form of a camera."""
-    return json.dumps(
-        {
-            "px_from_cam": camera.px_from_cam.tolist(),
-            "cam_from_world": camera.cam_from_world.tolist(),
-            "width": camera.width,
-            "height": camera.height,
-        }
-    )
-
-
-def camera_from_json(text: str) -> Camera:
-    """Inverse of :func:`camera_to_json`."""
-    fields = json.loads(text)
-    return Camera(
-        torch.tensor(fields["px_from_cam"]),
-        torch.tensor(fields["cam_from_world"]),
-        fields["width"],
-        fields["height"],
-    )
-
-
-def _splat_tensors(splats: Splats) -> dict[str, Tensor]:
-    names = ("means", "quats", "scales", "opacities", "colors", "sh")
-    values = {name: getattr(splats, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
-    sync_file(path)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open the database of a world.
-
-    SQLite reads through files that it makes beside the database. Where it may make none, it reads
-    without, once told that nobody writes: that is so while no log of a writer lies there.
-    """
-    writable = os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
-    sealed = not writable and not path.with_name(f"{path.name}-wal").exists()
-    address = path.absolute().as_uri() + ("?immutable=1" if sealed else "")
-    connection = sqlite3.connect(address, uri=True, check_same_thread=False)
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn errors of the disk and of the database into ones that a user can act on."""
+def _never_begun(folder: Path) -> bool:
+    """Whether a folder holds only what is left where making a world was killed at the start."""
+    logs = {f"{DATABASE}-wal", f"{DATABASE}-shm"}
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    if not names or not names <= {DATABASE, README, LOCK, STEPS, *logs}:
+        return False
+    if DATABASE not in names:
+        return True
     try:
-        yield
-    except (OSError, sqlite3.Error, SafetensorError, json.JSONDecodeError) as error:
-        raise SceneError(
-            f"cannot read or write the world {folder}",
-            why=f"{error}".splitlines()[0],
-            fix="check that the disk has room, that the folder is writable and world.db intact",
-        ) from error
+        with closing(connect(folder / DATABASE)) as db:
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+            return not tables or db.execute("SELECT 1 FROM entries").fetchone() is None
+    except sqlite3.Error:
+        return False
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

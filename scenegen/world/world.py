@@ -12,16 +12,17 @@ import torch
 
 from renderers import Camera, Render, Renderer, SceneError, Splats, choose, join, make_renderer
 from renderers.base import RENDERERS
-from scenegen import geometry
+from scenegen import geometry, models
 from scenegen.export.options import ExportOptions
 from scenegen.outpaint import OUTPAINTERS
 from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
 from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
+from scenegen.world.history import History, last_whole
+from scenegen.world.journal import Step, camera_from_json, camera_to_json
 from scenegen.world.paths import path_cameras
 from scenegen.world.recall import Recall, as_info, from_info, recall
-from scenegen.world.replay import check, check_box, in_box, replay, surfaces
-from scenegen.world.store import Edit, Step, StepData, Store, camera_from_json, camera_to_json
-from spatial_memory import ViewMemory
+from scenegen.world.replay import check_box, in_box, surfaces
+from scenegen.world.store import Store
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -35,51 +36,12 @@ class Erased:
     surfels: int
 
 
-class World:
+class World(History):
     """An open world. Made by :func:`scenegen.create` or :func:`scenegen.open`."""
 
-    def __init__(self, store: Store, renderer: str = "auto") -> None:
-        self._store = store
-        self._meta = store.meta()
+    def __init__(self, store: Store, renderer: str = "auto", at: str | int | None = None) -> None:
+        super().__init__(store, at)
         self._renderer: Renderer = make_renderer(renderer)
-        self._state = replay(store)
-        self._joined: Splats | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Where the world lives on disk."""
-        return self._store.folder
-
-    @property
-    def memory(self) -> ViewMemory:
-        """Geometry and past views.
-
-        To change them use :meth:`pin`, :meth:`forget` and :meth:`erase` of the world: what is done
-        to the memory itself is lost when the world is closed.
-        """
-        return self._state.memory
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The journal, first step first."""
-        return tuple(self._state.steps)
-
-    @property
-    def edits(self) -> tuple[Edit, ...]:
-        """What was pinned, forgotten and erased, in order."""
-        return tuple(self._state.edits)
-
-    @property
-    def chunks(self) -> tuple[Splats, ...]:
-        """The splats that each step added and nobody erased, in the order of ``steps``."""
-        return tuple(self._state.chunks)
-
-    @property
-    def splats(self) -> Splats:
-        """All splats of the world."""
-        if self._joined is None:
-            self._joined = join(self._state.chunks)
-        return self._joined
 
     @property
     def camera0(self) -> Camera:
@@ -90,7 +52,12 @@ class World:
     def walker(self) -> Camera:
         """Where the last walk ended, and the next one starts; at first the photograph's camera."""
         place = self._meta.get("walker")
-        return self.camera0 if place is None else camera_from_json(place)
+        if isinstance(place, str):  # of a world of format 1 or 2
+            return camera_from_json(place)
+        if place is not None and place["entry"] == self.head:
+            return camera_from_json(place["camera"])
+        walked = (step.camera for step in reversed(self.steps) if step.info.get("walked"))
+        return next(walked, self.camera0)
 
     @property
     def sky_radius(self) -> float:
@@ -129,10 +96,7 @@ class World:
         """
         if isinstance(path, (str, Path)):
             path = path_cameras(self.walker, path, distance, film=False)
-        for event in self.visit(path):
-            if isinstance(event, (Committed, Skipped)):
-                self._stand_at(event.camera)
-            yield event
+        yield from self.visit(path, walk=True)
 
     def export(
         self,
@@ -173,9 +137,10 @@ class World:
         Raises:
             SceneError: There is no such view, or the world cannot be written.
         """
-        _ = self.memory.views[view_id]
-        if (view_id in self.memory.pinned) != pinned:
-            self._edit("pin" if pinned else "unpin", {"view": int(view_id)})
+        with self.writing():
+            _ = self.memory.views[view_id]
+            if (view_id in self.memory.pinned) != pinned:
+                self._edit("pin" if pinned else "unpin", {"view": int(view_id)})
 
     def forget(self, view_id: int) -> None:
         """Drop a view from the memory. Its splats stay: what was grown from it is still there.
@@ -187,7 +152,8 @@ class World:
             SceneError: There is no such view, it is pinned or the photograph, or the world cannot
                 be written.
         """
-        self._edit("forget", {"view": int(view_id)})
+        with self.writing():
+            self._edit("forget", {"view": int(view_id)})
 
     def erase(self, box: Sequence[Sequence[float]]) -> Erased:
         """Take a place out of the world and of its memory, so that it can be grown anew.
@@ -203,17 +169,18 @@ class World:
         """
         corners = [[float(value) for value in corner] for corner in box]
         check_box(corners)
-        count = len(self.splats), len(self.memory.surfels)
-        points = torch.from_numpy(self.memory.surfels.points)
-        if not (in_box(self.splats.means, corners).any() or in_box(points, corners).any()):
-            raise SceneError(
-                "nothing was erased",
-                why=f"there is neither a splat nor a surfel in the box {corners}",
-                fix="give a box around something: x is right, y down, z forward, in metres from "
-                "where the photograph was taken",
-            )
-        self._edit("erase", {"box": corners})
-        return Erased(count[0] - len(self.splats), count[1] - len(self.memory.surfels))
+        with self.writing():
+            count = len(self.splats), len(self.memory.surfels)
+            points = torch.from_numpy(self.memory.surfels.points)
+            if not (in_box(self.splats.means, corners).any() or in_box(points, corners).any()):
+                raise SceneError(
+                    "nothing was erased",
+                    why=f"there is neither a splat nor a surfel in the box {corners}",
+                    fix="give a box around something: x is right, y down, z forward, in metres "
+                    "from where the photograph was taken",
+                )
+            self._edit("erase", {"box": corners})
+            return Erased(count[0] - len(self.splats), count[1] - len(self.memory.surfels))
 
     def recall(self, camera: Camera) -> Recall:
         """What the memory says about a view: what a growth step there would be given, and why."""
@@ -225,21 +192,16 @@ class World:
         Raises:
             SceneError: There is no such step, or nothing was chosen for it: it is the photograph.
         """
-        if not 0 < step < len(self.steps):
-            last = len(self.steps) - 1
+        made = self.journal.entries.get(step)
+        if not isinstance(made, Step) or "retrieved" not in made.info:
+            grown = [number.id for number in self.steps if "retrieved" in number.info]
             raise SceneError(
                 f"nothing was remembered for step {step}",
-                why="step 0 is the photograph" if step == 0 else f"the last step is {last}",
-                fix=f"choose a step from 1 to {last}" if last else "grow the world first",
+                why=f"steps that were grown: {', '.join(map(str, grown)) or 'none'}",
+                fix=f"choose a step such as {grown[-1]}" if grown else "grow the world first",
             )
-        made = self.steps[step]
-        if "retrieved" not in made.info:
-            raise SceneError(
-                f"nothing was remembered for step {step}",
-                why="it was made from the photograph alone",
-                fix="choose a later step",
-            )
-        then = replay(self._store, before=step)
+        assert made.parent is not None  # something was there to be retrieved
+        then = self.at(made.parent)
         choice = from_info(made.info["retrieved"])
         return recall(self._look(made.camera, join(then.chunks)), then.memory, choice, step)
 
@@ -247,99 +209,113 @@ class World:
         """Close the journal. The world can be opened again."""
         self._store.close()
 
-    def commit(self, camera: Camera, data: StepData, provenance: str, info: dict[str, Any]) -> Step:
-        """Add a step to the journal, the splats and the memory. For the loop's own use."""
-        parent = self.steps[-1].id if self.steps else None
-        number = 0 if parent is None else parent + 1
-        step = Step(number, parent, provenance, camera, info)
-        self._store.commit(step, data)
-        self._state.take(step, data)
-        self._joined = None
-        return step
-
-    def _edit(self, kind: str, arguments: dict[str, Any]) -> None:
-        """Check, record, then apply: killed in between, the next `open` applies it."""
-        check(self._state, kind, arguments)
-        self._state.apply(self._store.record(self.steps[-1].id, kind, arguments))
-        self._joined = None
-
     def _look(self, camera: Camera, splats: Splats) -> Look:
         return look(self._renderer.render(splats, camera), camera, self.sky_radius)
 
-    def _stand_at(self, camera: Camera) -> None:
-        self._store.set_meta({"walker": camera_to_json(camera)})
-        self._meta = self._store.meta()
+    def visit(self, cameras: Sequence[Camera], walk: bool = False) -> Iterator[Event]:
+        """Fill what these views uncover; otherwise as :meth:`grow`.
 
-    def visit(self, cameras: Sequence[Camera]) -> Iterator[Event]:
-        """Fill what these views uncover, without walking there; otherwise as :meth:`grow`."""
+        Args:
+            cameras: The views, in order.
+            walk: Whether one walks there: :attr:`walker` stands at the last one then.
+        """
         started = time.monotonic()
         yield Planned(tuple(cameras))
         depth = geometry.choose_depth(self._meta["depth"])[0]
         painter = choose("outpaint", OUTPAINTERS, self._meta["outpaint"])[0]
         for camera in cameras:
-            begun = time.monotonic()
-            view = self._look(camera, self.splats)
-            if view.hole_share < MIN_HOLE:
-                yield Skipped(camera, view.hole_share)
-                continue
-            if view.hole.all():
-                if painter == "none":
-                    yield Skipped(camera, view.hole_share, honest=True)
-                    continue
-                raise SceneError(
-                    "the next view shows nothing that exists",
-                    why="it does not overlap the world, so there is nothing to continue from",
-                    fix="take a path with smaller steps or turns",
-                )
-            choice = remembered(self.memory, view)
-            yield Retrieved(choice.view_ids, choice.coverage)
-            seed = int(self._meta["seed"]) * 100_003 + len(self.steps)
-            grown = invent(
-                view,
-                self.memory,
-                choice.view_ids,
-                depth_backend=depth,
-                outpaint_backend=painter,
-                seed=seed,
-                sky_radius=self.sky_radius,
-                eye_height=self.eye_height,
-            )
-            if grown is None:
-                yield Skipped(camera, view.hole_share, honest=True)
-                continue
-            seconds = time.monotonic() - begun
-            info = {
-                "depth": depth,
-                "outpaint": painter,
-                "seed": seed,
-                "hole_share": view.hole_share,
-                "retrieved": as_info(choice),
-                **grown.as_info(),
-                "seconds": seconds,
-            }
-            step = self.commit(camera, grown.data, "generated", info)
-            yield Committed(step.id, grown.data.splats, camera, view.hole_share, seconds)
+            with self.writing():
+                seed = int(self._meta["seed"]) * 100_003 + self.journal.next_id
+                yield from self.step(camera, depth, painter, seed, walk)
         yield Finished(len(self.steps), len(self.splats), time.monotonic() - started)
 
+    def step(
+        self, camera: Camera, depth: str, painter: str, seed: int, walk: bool = False
+    ) -> Iterator[Event]:
+        """Fill what one view uncovers, within :meth:`writing`. For the loop's own use."""
+        begun = time.monotonic()
+        view = self._look(camera, self.splats)
+        if view.hole_share < MIN_HOLE:
+            yield self._skip(camera, view, walk)
+            return
+        if view.hole.all():
+            if painter == "none":
+                yield self._skip(camera, view, walk, honest=True)
+                return
+            raise SceneError(
+                "the next view shows nothing that exists",
+                why="it does not overlap the world, so there is nothing to continue from",
+                fix="take a path with smaller steps or turns",
+            )
+        choice = remembered(self.memory, view)
+        yield Retrieved(choice.view_ids, choice.coverage)
+        grown = invent(
+            view,
+            self.memory,
+            choice.view_ids,
+            depth_backend=depth,
+            outpaint_backend=painter,
+            seed=seed,
+            sky_radius=self.sky_radius,
+            eye_height=self.eye_height,
+        )
+        if grown is None:
+            yield self._skip(camera, view, walk, honest=True)
+            return
+        seconds = time.monotonic() - begun
+        info = {
+            "depth": depth,
+            "outpaint": painter,
+            "weights": {name: models.weights_hash(name) for name in (depth, painter)},
+            "seed": seed,
+            "walked": walk,
+            "hole_share": view.hole_share,
+            "splats": len(grown.data.splats),
+            "retrieved": as_info(choice),
+            **grown.as_info(),
+            "seconds": seconds,
+        }
+        made = self.add(camera, grown.data, "generated", info)
+        yield Committed(made.id, grown.data.splats, camera, view.hole_share, seconds)
 
-def open(folder: str | Path, renderer: str = "auto") -> World:
+    def _skip(self, camera: Camera, view: Look, walk: bool, honest: bool = False) -> Skipped:
+        if walk:
+            place = {"entry": self.head, "camera": camera_to_json(camera)}
+            self._store.set_meta({"walker": place})
+            self._meta["walker"] = place
+        return Skipped(camera, view.hole_share, honest)
+
+
+def open(folder: str | Path, renderer: str = "auto", at: str | int | None = None) -> World:
     """Open a world.
 
     Args:
         folder: Its folder.
         renderer: Renderer by name, or "auto".
+        at: A branch or an entry to switch to first: the way back into a world that is damaged
+            where its head is.
 
     Raises:
         SceneError: It is not a world, is damaged, is of a newer format, or has no steps.
     """
     choose("renderer", RENDERERS, renderer)
     store = Store.open(Path(folder))
-    world = World(store, renderer)
-    if not world.steps:
-        world.close()
-        raise SceneError(
-            f"the world {folder} is empty",
-            why="making it was stopped before its first step was complete",
-            fix="delete the folder and create the world again",
-        )
-    return world
+    try:
+        journal = store.journal()
+        if not (journal.entries or journal.broken):
+            raise SceneError(
+                f"the world {folder} is empty",
+                why="making it was stopped before its first step was complete",
+                fix="make it again: `scenegen create` takes the folder as it is",
+            )
+        try:
+            return World(store, renderer, at)
+        except SceneError as error:
+            if at is not None or (whole := last_whole(store)) is None:
+                raise
+            fix = f"entry {whole} is whole: `scenegen switch {folder} {whole}` goes back to it; "
+            fix += "or restore the folder from a copy"
+            raise SceneError(error.what, why=error.why, fix=fix) from error
+    except BaseException:
+        store.close()
+        raise

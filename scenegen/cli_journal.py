@@ -1,0 +1,139 @@
+"""Commands about a world's past: log, undo, redo, branch, switch, gc. Holds no algorithm."""
+
+from __future__ import annotations
+
+import json as jsons
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from renderers.errors import SceneError
+
+WorldFolder = tyro.conf.Positional[Path]
+
+
+def log(world: WorldFolder, json: bool = False) -> None:
+    """Show how a world came about: all steps and edits, as a tree, newest first.
+
+    ``@`` is where the world is, ``*`` what it consists of, ``o`` what was undone or belongs to
+    other branches.
+
+    Args:
+        world: Folder of the world; it need not be whole.
+        json: Print one JSON object instead of text.
+    """
+    from scenegen.world import log_json, log_lines, read_journal
+
+    journal = read_journal(world)
+    for line in [jsons.dumps(log_json(journal))] if json else log_lines(journal):
+        _say(line)
+
+
+def undo(world: WorldFolder, steps: int = 1) -> None:
+    """Take the last steps or edits out of a world. Nothing is lost: redo brings them back.
+
+    Args:
+        world: Folder of the world.
+        steps: How many.
+    """
+    import scenegen
+    from scenegen.world import describe
+
+    opened = scenegen.open(world)
+    for entry in opened.undo(steps):
+        _say(f"undone: {entry.id}: {describe(entry)}")
+    _say(f"the world is at entry {opened.head}")
+
+
+def redo(world: WorldFolder, steps: int = 1) -> None:
+    """Bring back what was undone last.
+
+    Args:
+        world: Folder of the world.
+        steps: How many steps or edits.
+    """
+    import scenegen
+    from scenegen.world import describe
+
+    opened = scenegen.open(world)
+    for entry in opened.redo(steps):
+        _say(f"redone: {entry.id}: {describe(entry)}")
+    _say(f"the world is at entry {opened.head}")
+
+
+def branch(
+    world: WorldFolder, name: tyro.conf.Positional[str | None] = None, delete: bool = False
+) -> None:
+    """List the branches of a world, or start a new one where the world is.
+
+    Args:
+        world: Folder of the world.
+        name: Name of the new branch; all are listed when left out.
+        delete: Delete the branch of that name instead. Its steps stay until `scenegen gc`.
+    """
+    import scenegen
+    from scenegen.world import read_journal
+
+    if name is None and not delete:
+        journal = read_journal(world)
+        for known, entry in sorted(journal.branches.items()):
+            _say(f"{'@' if known == journal.branch else ' '} {known}: entry {entry}")
+        return
+    if name is None:
+        raise SceneError(
+            "no branch to delete was named",
+            why="`branch WORLD NAME --delete` takes a name",
+            fix=f"`scenegen branch {world}` lists them",
+        )
+    opened = scenegen.open(world)
+    if delete:
+        opened.drop_branch(name)
+        _say(f"the branch {name} is deleted; `scenegen gc {world}` frees what only it led to")
+    else:
+        opened.branch(name)
+        _say(f"branch {name} starts at entry {opened.head}, and the world is on it")
+
+
+def switch(world: WorldFolder, to: tyro.conf.Positional[str]) -> None:
+    """Go to a branch of a world, or to any entry of its log.
+
+    Args:
+        world: Folder of the world.
+        to: Name of a branch, or number of an entry.
+    """
+    import scenegen
+
+    opened = scenegen.open(world, at=to)
+    on = f"on branch {name}" if (name := opened.journal.branch) else "on no branch"
+    _say(f"the world is at entry {opened.head}, {on}")
+
+
+def gc(world: WorldFolder, dry_run: bool = False) -> None:
+    """Remove for good what was undone and what no branch leads to.
+
+    Args:
+        world: Folder of the world.
+        dry_run: Only say what would be removed.
+    """
+    import scenegen
+
+    freed = scenegen.open(world).gc(dry_run)
+    which = f": {', '.join(map(str, freed.entries))}" if freed.entries else ""
+    verb = "would be removed" if dry_run else "removed"
+    _say(f"{len(freed.entries)} entries {verb}{which}; {freed.bytes / 1e6:.1f} MB")
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "log": log,
+    "undo": undo,
+    "redo": redo,
+    "branch": branch,
+    "switch": switch,
+    "gc": gc,
+}
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201

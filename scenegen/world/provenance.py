@@ -1,0 +1,15 @@
+"""Where things come from: the photograph, a generator, or somebody else's world."""
+
+from __future__ import annotations
+
+from scenegen.world.journal import Step
+
+ORIGINS = ("photograph", "generated", "imported")
+"""What :meth:`scenegen.World.provenance` counts by. New ones are added at the end."""
+WORDS = {"observed": 0, "generated": 1, "imported": 2}
+"""The words of the journal for them."""
+
+
+def origin_of(step: Step) -> int:
+    """The place of a step's origin in ORIGINS."""
+    return WORDS[step.provenance]
