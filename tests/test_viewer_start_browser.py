@@ -130,10 +130,11 @@ def test_leaving_while_it_grows_harms_nothing(start: Start) -> None:
     before = start.grown()
     person.walker.step(0.0, 0.0, -60.0)
     person.grow()
-    start.page.open("about:blank")
+    start.page.close()
     wait_for(lambda: not start.app.visitors, "nobody to be left")
     assert start.app.jobs.wait(90)
     assert start.grown() >= before
+    start.page = Page(start.folder / "chrome3", 480, 360)
     start.page.open(start.app.url)
     (again,) = wait_for(lambda: start.app.visitors, "the visitor to come back")
     wait_for(lambda: again.splats.shown > 0, "the world")
