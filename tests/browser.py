@@ -144,8 +144,16 @@ class Page:
             const box = hit.getBoundingClientRect();
             return [box.x + box.width / 2, box.y + box.height / 2];
         }})()"""
-        x, y = wait_for(lambda: self.ask(find), f"something to click that says {words!r}")
-        self.click_at(x, y)
+        place = None
+
+        def still() -> bool:
+            nonlocal place
+            before, place = place, self.ask(find)
+            return place is not None and place == before
+
+        wait_for(still, f"something to click that says {words!r}")
+        assert place is not None
+        self.click_at(*place)
 
     def click_at(self, x: float, y: float) -> None:
         """Press the mouse at a place, in pixels."""

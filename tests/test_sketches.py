@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from renderers import Camera, Splats, join, make_renderer
+from scenegen.world.maps import LEAST, SIDE, Map
 from scenegen.world.paths import STEP_DEGREES, STEP_METRES, approach, between, growth_view
 from scenegen.world.sketches import (
     LATEST,
@@ -101,6 +103,23 @@ def test_surfels_show_what_the_memory_holds() -> None:
     assert middle(picture, 20).tolist() == pytest.approx([0.8] * 3, abs=0.05)
     behind = sketch("surfels", SCENERY, memory, CAMERA.moved(forward=4, yaw_degrees=180), RENDERER)
     assert middle(behind, 20)[1] < middle(behind, 20)[0]  # the back of what was seen
+
+
+def test_map_shows_what_is_there_and_where_one_stands() -> None:
+    """A wall 2 m ahead from -2 to 2 m: half a side is 3 m, so a third of the way to the rim."""
+    memory = ViewMemory()
+    memory.write(torch.full((30, 40, 3), 0.8), torch.full((30, 40), 2.0), CAMERA)
+    plan = Map.of(memory)
+    assert plan.half == LEAST
+    rows, columns = np.where((plan.picture > 150).all(-1))
+    ahead = SIDE / 2 * (1 - 2 / LEAST)
+    assert rows.mean() == pytest.approx(ahead, abs=4)
+    assert (columns.min(), columns.max()) == pytest.approx((ahead, SIDE - ahead), abs=6)
+    drawn = plan.drawn(CAMERA)
+    assert drawn[SIDE // 2, SIDE // 2].tolist() == [255, 255, 255]
+    far = plan.drawn(CAMERA.moved(right=100.0))
+    assert far[SIDE // 2, SIDE - 1].tolist() == [255, 255, 255]
+    assert (Map.of(ViewMemory()).picture == Map.of(ViewMemory()).picture[0, 0]).all()
 
 
 # Ways -----------------------------------------------------------------------------------------

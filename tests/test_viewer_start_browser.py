@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from browser import NEEDS_BROWSER, Complaints, Page, keep, wait_for
 from PIL import Image
 
+from scenegen.world.sketches import SEEN
 from viewer import ViewerApp
 from viewer.panels.starting import StartPanel
 
@@ -43,6 +47,16 @@ class Start:
 
     def says(self, words: str) -> None:
         wait_for(lambda: words in self.page.text(), f"the page to say {words!r}")
+
+    def open_tab(self, name: str, words: str) -> None:
+        """Click a tab until its words are there: the panel may move under the mouse."""
+
+        def open_now() -> bool:
+            self.page.click(name)
+            time.sleep(0.3)
+            return words in self.page.text()
+
+        wait_for(open_now, f"the tab {name}")
 
     def grown(self) -> int:
         return self.app.steps
@@ -100,6 +114,81 @@ def test_growing_fills_an_empty_edge(start: Start) -> None:
     wait_for(lambda: start.grown() > before, "a step")
     assert start.app.jobs.wait(60)
     wait_for(lambda: "unknown" not in person.growing._grow.label, "nothing to be left to grow")
+
+
+def blue(picture: np.ndarray) -> int:
+    """Pixels of what was photographed, in the picture of provenance."""
+    return int((np.abs(picture.astype(int) - np.array(SEEN) * 255).max(-1) < 12).sum())
+
+
+def test_other_pictures_of_the_world_by_keys(start: Start) -> None:
+    """Key 7 is the fourth of six pictures: provenance. Evidence needs the memory."""
+    (person,) = start.app.visitors
+    start.page.hold_key("7", 0.1)
+    wait_for(lambda: blue(start.page.screenshot()) > 3000, "what was photographed in blue")
+    keep(start.page.screenshot(), "viewer_provenance.png")
+    start.page.hold_key("9", 0.1)
+    wait_for(lambda: "view 0" in person.showing._legend.content, "the evidence")
+    assert "chosen" in person.memory._words.content
+    start.page.hold_key("4", 0.1)
+    wait_for(lambda: blue(start.page.screenshot()) < 500, "the world again")
+    assert person.showing._map.visible
+
+
+def test_views_are_pinned_and_places_erased(start: Start) -> None:
+    (person,) = start.app.visitors
+    world: Any = start.app.stage.world
+    start.open_tab("Memory", "Explain this view")
+    start.page.click("pin")
+    start.says("No view is chosen")
+    person.memory._views.value = person.memory._views.options[-1]
+    view_id = person.memory._chosen()
+    start.page.click("pin")
+    wait_for(lambda: view_id in world.memory.pinned, "the pin")
+    wait_for(lambda: "pinned" in person.memory._views.value, "the panel to say so")
+    start.page.click("forget")
+    start.says("cannot be forgotten")
+    start.page.click("unpin")
+    wait_for(lambda: view_id not in world.memory.pinned, "the pin to go")
+    start.app.jobs.wait(20)
+    before = start.app.stage.total
+    person.memory._place_box(None)
+    assert person.memory._box is not None
+    person.memory._box[0].position = tuple(world.splats.means[100].tolist())
+    person.memory._erase_box(SimpleNamespace(target=SimpleNamespace(value="erase")))
+    assert start.app.jobs.wait(20)
+    assert 0 < start.app.stage.total < before
+    assert start.app.stage.total == sum(map(len, world.chunks))
+
+
+def test_picture_film_and_file_are_taken_along(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = start.app.visitors
+    files: dict[str, bytes] = {}
+    take = lambda name, content, **_: files.update({name: content})  # noqa: E731
+    monkeypatch.setattr(person.client, "send_file_download", take)
+    start.open_tab("Take", "Picture of this view")
+    start.page.click("Picture of this view")
+    picture = wait_for(lambda: files.get("blocks-sky.png"), "the picture")
+    assert max(Image.open(io.BytesIO(picture)).size) == 1920
+    start.page.click("make")
+    start.says("There is no film yet")
+    start.page.hold_key("k", 0.1)
+    wait_for(lambda: "1 so far" in person.taking._told.content, "a keyframe")
+    person.walker.step(0.0, 0.0, 10.0)
+    start.page.hold_key("k", 0.1)
+    wait_for(lambda: "2 so far" in person.taking._told.content, "another")
+    monkeypatch.setattr("viewer.panels.taking.FILM_SIDE", 160)
+    person.taking._seconds.value = 0.5
+    start.page.click("make")
+    film = wait_for(lambda: files.get("blocks-sky.mp4"), "the film")
+    assert film[4:8] == b"ftyp"
+    start.app.jobs.wait(20)
+    start.page.click("Export the world")
+    splats = wait_for(lambda: files.get("blocks-sky.ply"), "the file")
+    assert f"element vertex {start.app.stage.total}".encode() in splats[:400]
+    start.app.jobs.wait(20)
 
 
 def test_others_see_who_grows_and_anyone_can_cancel(start: Start) -> None:

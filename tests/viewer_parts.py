@@ -50,7 +50,7 @@ def onlooker(app: ViewerApp) -> Visitor:
     someone = object.__new__(Visitor)
     someone.stage, someone.splats = app.stage, SplatScene(app.server, app._budget)
     someone.walker = Mock(camera=CAMERA, here=False)
-    someone._looked = 0.0
+    someone._looked, someone.memory = 0.0, Mock()
     someone._sending = threading.Lock()
     app._visitors[-1] = someone
     someone.refresh()

@@ -168,16 +168,37 @@ class ViewerApp:
         Raises:
             SceneError: Other work is going on, or what is shown is no world on disk.
         """
-        world = self.stage.world
-        if not isinstance(world, World):
-            raise SceneError(
-                "this cannot be grown",
-                why="it is not a whole world yet",
-                fix="wait until it is made",
-            )
-        goal = growth_view(visitor.walker.camera, world.camera0)
-        cameras = approach([step.camera for step in world.steps], goal)
+        world = self._whole_world()
+        cameras = self._way(world, visitor)
         self.do(Job("Growing here", visitor.name), lambda: self._grown(world, cameras), visitor)
+
+    def edit(
+        self, visitor: Visitor, title: str, change: Callable[[World], object], grow: bool
+    ) -> None:
+        """Change the world by hand.
+
+        Args:
+            visitor: Who does it.
+            title: What is done, in words.
+            change: Does it.
+            grow: Fill what the visitor sees afterwards.
+
+        Raises:
+            SceneError: Other work is going on, or what is shown is no world on disk.
+        """
+        world = self._whole_world()
+
+        def work() -> Work:
+            yield "", None
+            try:
+                change(world)
+            finally:
+                self.update(world)
+            yield "done", 1.0
+            if grow:
+                yield from self._grown(world, self._way(world, visitor))
+
+        self.do(Job(title, visitor.name), work, visitor)
 
     def do(self, job: Job, work: Callable[[], Work], visitor: Visitor | None = None) -> None:
         """Do long work in a thread of its own; what goes wrong is told to the visitor.
@@ -191,6 +212,20 @@ class ViewerApp:
                 complain(client, error)
 
         self.jobs.start(job, work, failed)
+
+    def _whole_world(self) -> World:
+        world = self.stage.world
+        if isinstance(world, World):
+            return world
+        raise SceneError(
+            "there is no world to change yet",
+            why="none is open, or it is not made yet",
+            fix="open one, or wait until it is made",
+        )
+
+    def _way(self, world: World, visitor: Visitor) -> list[Camera]:
+        goal = growth_view(visitor.walker.camera, world.camera0)
+        return approach([step.camera for step in world.steps], goal)
 
     def _grown(self, world: World, cameras: Sequence[Camera]) -> Work:
         try:
@@ -331,7 +366,6 @@ class ViewerApp:
         self._describe()
         for visitor in self.visitors:
             visitor.refresh()
-            visitor.look_again()
 
     def _describe(self) -> None:
         stage, steps = self.stage, self.steps

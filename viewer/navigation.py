@@ -29,6 +29,9 @@ KEYS = """\
 **,** slower · **.** faster
 **R** back to the photograph
 **B** bookmark this view
+**G** grow here
+**4** to **9** colour, depth, normals, provenance, surfels, evidence
+**P** take a picture · **K** add a keyframe
 **?** this note · **Ctrl K** all commands
 """.replace("\n", "  \n")
 """The note on keys; two blanks end a line in markdown."""

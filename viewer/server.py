@@ -16,6 +16,7 @@ import numpy as np
 import rich
 import viser
 import websockets.asyncio.server
+from jaxtyping import UInt8
 from websockets import Headers, Request, Response
 
 from renderers import SceneError
@@ -69,8 +70,13 @@ def start_server(host: str, port: int) -> LocalServer:
         dark_mode=True, show_logo=False, show_share_button=False, control_width="small"
     )
     server.scene.set_up_direction("-y")
-    server.scene.set_background_image(np.full((2, 2, 3), BACKGROUND, dtype=np.uint8), "png")
+    server.scene.set_background_image(dark_background(), "png")
     return server
+
+
+def dark_background() -> UInt8[np.ndarray, "h w 3"]:
+    """The picture behind the world."""
+    return np.full((2, 2, 3), BACKGROUND, dtype=np.uint8)
 
 
 def address_of(server: viser.ViserServer) -> str:

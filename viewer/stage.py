@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from renderers import Camera, SceneError, Splats, make_renderer
+from scenegen.world.maps import Map
 from scenegen.world.sketches import Scenery
 from spatial_memory import ViewMemory
 from spatial_memory.walking import Body, Terrain
@@ -115,6 +116,8 @@ class Stage:
         self._chunks: tuple[Chunk, ...] = ()
         self._scenery: tuple[tuple[Chunk, ...], Scenery] | None = None
         self._terrain = _nowhere()
+        self.map: Map | None = None
+        """As it was when the world was last looked at."""
         self.renderer = make_renderer("auto")
         # Compiles, once on a machine: not while somebody walks.
         self._terrain.walk((0.0, 0.0, 0.0), (0.0, 0.0, 1.0), self.body)
@@ -149,7 +152,7 @@ class Stage:
         """Begin anew: another world, with nothing in it yet."""
         with self.lock:
             self.name, self.home, self.world = name, camera, None
-            self._chunks, self._terrain = (), _nowhere()
+            self._chunks, self._terrain, self.map = (), _nowhere(), None
 
     def add(
         self,
@@ -197,9 +200,10 @@ class Stage:
             self.survey(world)
 
     def survey(self, world: AnyWorld) -> None:
-        """Look at the ground again. Not while another thread changes the world."""
+        """Look at the ground again and draw the map. Not while another thread changes the world."""
         with self.lock:
             self.world, self._terrain = world, Terrain.of(world.memory)
+            self.map = Map.of(world.memory)
             self.body = Body(eye_height=min(max(world.eye_height, 0.5), 3.0))
 
 

@@ -8,24 +8,40 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
+import torch
 import viser
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
-from scenegen.world.sketches import shares_of
+from renderers import Camera
+from scenegen.export.images import to_bytes
+from scenegen.world.grow import sky_depth
+from scenegen.world.recall_picture import evidence_overlay
+from scenegen.world.sketches import shares_of, sketch
 from scenegen.world.world import World
-from viewer.jobs import Jobs
+from spatial_memory import ViewMemory
+from viewer.jobs import Job, Jobs, Work
 from viewer.levels import SplatScene
 from viewer.navigation import vertical_fov
 from viewer.panels.growing import GrowPanel
 from viewer.panels.moving import MovePanel
+from viewer.panels.remembering import MemoryPanel
+from viewer.panels.showing import COLOUR, EVIDENCE, LEGENDS, ShowPanel
+from viewer.panels.taking import TakePanel
 from viewer.scene import WINDOW_HEIGHT
+from viewer.server import dark_background
 from viewer.stage import Stage
 from viewer.telling import guarded
 from viewer.walker import Walker
 
 logger = logging.getLogger("scenegen")
 
-LOOK_SIDE = 160
-"""Longer side of the picture from which the shares of a view are counted, in pixels."""
+LOOK_SIDE, PICTURE_SIDE = 160, 480
+"""Longer side of the picture from which the shares of a view are counted, and of those that are
+shown in place of the world, in pixels."""
+SELDOM = 1.0
+"""Seconds after which a visitor who keeps moving is looked at all the same."""
 
 
 @runtime_checkable
@@ -42,6 +58,16 @@ class Host(Protocol):
 
     def grow(self, visitor: Visitor) -> None:
         """Fill what a visitor sees."""
+        ...
+
+    def edit(
+        self, visitor: Visitor, title: str, change: Callable[[World], object], grow: bool
+    ) -> None:
+        """Change the world by hand, then fill what the visitor sees, if asked for."""
+        ...
+
+    def do(self, job: Job, work: Callable[[], Work], visitor: Visitor | None = None) -> None:
+        """Do long work; what goes wrong is told to the visitor."""
         ...
 
 
@@ -61,6 +87,12 @@ class Visitor:
             self.move = MovePanel(self)
         with self.tabs.add_tab("Grow", viser.Icon.SEEDING):
             self.growing = GrowPanel(self)
+        with self.tabs.add_tab("Show", viser.Icon.EYE):
+            self.showing = ShowPanel(self, budget)
+        with self.tabs.add_tab("Memory", viser.Icon.BRAIN):
+            self.memory = MemoryPanel(self)
+        with self.tabs.add_tab("Take", viser.Icon.DOWNLOAD):
+            self.taking = TakePanel(self)
         client.camera.on_update(self._moved)
         self.walker.report(client.camera)
 
@@ -80,6 +112,8 @@ class Visitor:
             stage = self.stage
             self.splats.pixel = 2.0 * _half_height(stage) / WINDOW_HEIGHT
             self.splats.show(stage.chunks, self.walker.camera.center)
+            self.memory.refresh()
+        self.look_again()
 
     @property
     def can_grow(self) -> bool:
@@ -94,10 +128,49 @@ class Visitor:
         """
         self.host.grow(self)
 
+    def edit(self, title: str, change: Callable[[World], object], grow: bool = False) -> None:
+        """Change the world by hand.
+
+        Raises:
+            SceneError: Other work is going on, or there is no world.
+        """
+        self.host.edit(self, title, change, grow)
+
+    def show(self, kind: str) -> None:
+        """Show another picture of the world."""
+        if kind == COLOUR:
+            self.client.scene.set_background_image(dark_background(), "png")
+        self.splats.set_visible(kind == COLOUR)
+        self.look_again()
+
+    def ahead(self) -> Float[Tensor, " 3"]:
+        """The surface in the middle of the view, in metres; 2 m ahead where there is none."""
+        view = self.walker.camera.resized(LOOK_SIDE, LOOK_SIDE)
+        middle = torch.tensor([0.5 * LOOK_SIDE, 0.5 * LOOK_SIDE])
+        scenery = self.stage.scenery
+        render = self.stage.renderer.render(scenery.splats, view)
+        depth = sky_depth(render.depth, scenery.sky_radius)[LOOK_SIDE // 2, LOOK_SIDE // 2]
+        return view.unproject(middle, depth if torch.isfinite(depth) else torch.tensor(2.0))
+
+    def drawn(self, view: Camera) -> UInt8[np.ndarray, "h w 3"]:
+        """What the visitor wants to see, drawn by our renderer."""
+        stage, kind = self.stage, self.showing.kind
+        if kind == EVIDENCE and isinstance(stage.world, World):
+            recall = stage.world.recall(view)
+            self.memory.explained(recall)
+            overlay, legend = evidence_overlay(recall)
+            names = "\n".join(f"- {_swatch(color)} {words}" for color, words in legend)
+            self.showing.explain(f"{LEGENDS[EVIDENCE]}\n\n{names}")
+            return to_bytes(overlay)
+        kind = COLOUR if kind == EVIDENCE else kind
+        held = ViewMemory() if stage.world is None else stage.world.memory
+        return to_bytes(sketch(kind, stage.scenery, held, view, stage.renderer))
+
     def due(self, before: float) -> bool:
-        """Whether the visitor stands still since ``before``, and has not been looked at since."""
+        """Whether the visitor moved since looked at last, and stands still since ``before``."""
         walker = self.walker
-        return walker.here and self._looked < walker.moved_at <= before
+        rested = walker.moved_at <= before or self._looked < before - SELDOM
+        return walker.here and self._looked < walker.moved_at and rested
 
     def look_again(self) -> None:
         """Something has changed: look at what the visitor sees once more."""
@@ -107,10 +180,17 @@ class Visitor:
         """See what the view is made of, and draw what the visitor asked to see."""
         self._looked = self.walker.moved_at
         stage, view = self.stage, self.walker.camera
-        zoom = LOOK_SIDE / max(view.width, view.height)
-        size = max(1, round(view.width * zoom)), max(1, round(view.height * zoom))
-        shares = shares_of(stage.scenery, view.resized(*size), stage.renderer)
-        self.growing.looked(shares, self.host.jobs.job is not None)
+        job = self.host.jobs.job
+        shares = shares_of(stage.scenery, _long(view, LOOK_SIDE), stage.renderer)
+        self.growing.looked(shares, job is not None)
+        if stage.map is not None:
+            self.showing.draw_map(stage.map.drawn(view))
+        kind = self.showing.kind
+        if kind == COLOUR:
+            self.splats.show(stage.chunks, view.center)
+        elif job is None or kind not in (EVIDENCE, "surfels"):  # the memory is being written to
+            picture = self.drawn(_long(view, PICTURE_SIDE))
+            self.client.scene.set_background_image(picture, "jpeg")
 
     def go_home(self) -> None:
         """Back to where the photograph was taken."""
@@ -122,6 +202,16 @@ class Visitor:
             self.walker.report(camera)
         except Exception:
             logger.exception("viewer: a report of %s could not be used", self.name)
+
+
+def _long(view: Camera, side: int) -> Camera:
+    """The same view on a grid whose longer side is ``side``."""
+    zoom = side / max(view.width, view.height)
+    return view.resized(max(1, round(view.width * zoom)), max(1, round(view.height * zoom)))
+
+
+def _swatch(color: tuple[int, int, int]) -> str:
+    return f'<span style="color: rgb{color}">&#9632;</span>'
 
 
 def _half_height(stage: Stage) -> float:

@@ -88,8 +88,10 @@ def _target(recall: Recall, width: int) -> Image.Image:
     return _stacked([_fitted(_image(rgb), width, PANEL_HEIGHT), caption], 10)
 
 
-def _evidence(recall: Recall, width: int) -> Image.Image:
-    """The map in colours, and what each colour means."""
+def evidence_overlay(
+    recall: Recall,
+) -> tuple[Float[Tensor, "h w 3"], list[tuple[tuple[int, int, int], str]]]:
+    """The map of evidence in colours over the faded render, and what each colour means."""
     ranks = range(len(recall.choice.view_ids))
     names = [(rank, _color(rank), f"view {recall.choice.view_ids[rank]}") for rank in ranks]
     names.append((UNEXPLAINED, DARK, "mapped, but seen by none of them"))
@@ -100,12 +102,18 @@ def _evidence(recall: Recall, width: int) -> Image.Image:
     tints = torch.zeros_like(faded)
     for value, color, _ in names:
         tints[recall.evidence == value] = torch.tensor(color) / 255
-    picture = _image((1 - TINT) * faded + TINT * tints)
-    labels = [
-        _label(color, f"{name}  {recall.share(value):.1%}")
+    legend = [
+        (color, f"{name}  {recall.share(value):.1%}")
         for value, color, name in names
         if recall.share(value) > 0
     ]
+    return (1 - TINT) * faded + TINT * tints, legend
+
+
+def _evidence(recall: Recall, width: int) -> Image.Image:
+    """The map in colours, and what each colour means."""
+    overlay, legend = evidence_overlay(recall)
+    picture, labels = _image(overlay), [_label(color, words) for color, words in legend]
     caption = _text("Which of the chosen views explains each pixel first", width, BODY, QUIET)
     parts = [_fitted(picture, width, PANEL_HEIGHT), caption, _flowing(labels, width)]
     return _stacked(parts, 10)
