@@ -137,7 +137,10 @@ def export(
     format: str | None = None,
     options: Annotated[ExportOptions, Flat] = ExportOptions(),  # noqa: B008
 ) -> None:
-    """Write a world for other programs: .ply .spz .splat .compressed.ply (splats), .glb (mesh).
+    """Write a world for other programs: splats, a mesh or a collider, by the suffix.
+
+    Splats: .ply .spz .compressed.ply .splat .splats.glb; meshes: .glb .obj .mesh.ply; for physics:
+    .collider.glb.
 
     Args:
         world: Folder of the world.

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_viewer_browser import CHROME, Page, wait_for
+from browser import CHROME, Page, wait_for
 
 NODE = shutil.which("node")
 MODULES = Path(

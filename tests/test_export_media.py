@@ -336,12 +336,12 @@ def test_links_are_followed_not_replaced(tmp_path: Path) -> None:
 
 
 def test_the_suffix_chooses_the_format(tmp_path: Path) -> None:
-    def no_mesh() -> trimesh.Trimesh:
+    def no_mesh(most: int) -> trimesh.Trimesh:
         raise AssertionError("a mesh is costly and .ply needs none")
 
     assert export_file(tmp_path / "a.PLY", splats=splats(), mesh=no_mesh) == "ply"
     assert len(read_ply(tmp_path / "a.PLY")) == 3
-    assert export_file(tmp_path / "a.glb", splats=splats(), mesh=_ball) == "glb"
+    assert export_file(tmp_path / "a.glb", splats=splats(), mesh=lambda most: _ball()) == "glb"
     assert (tmp_path / "a.glb").read_bytes()[:4] == b"glTF"
     assert export_file(tmp_path / "scene", splats=splats(), format=".ply") == "ply"
     assert len(read_ply(tmp_path / "scene")) == 3

@@ -147,16 +147,16 @@ def test_meshes_are_placed_and_cropped_too(tmp_path: Path) -> None:
     box = trimesh.creation.box((2.0, 2.0, 2.0))
     box.visual.vertex_colors = np.full((8, 4), 255, np.uint8)
     options = ExportOptions(origin=(1.0, 1.0, 1.0), scale=2.0)
-    export_file(tmp_path / "a.glb", splats=pair(1.0), mesh=lambda: box, options=options)
+    export_file(tmp_path / "a.glb", splats=pair(1.0), mesh=lambda most: box, options=options)
     back = trimesh.load_scene(tmp_path / "a.glb").to_geometry()
     np.testing.assert_allclose(back.bounds, [[-4, 0, 0], [0, 4, 4]], atol=1e-6)  # y up, z back
     np.testing.assert_allclose(box.bounds, [[-1] * 3, [1] * 3])
     half = ExportOptions(crop=(-1, -1, -1, 1, 1, -1))
-    export_file(tmp_path / "a.glb", splats=pair(1.0), mesh=lambda: box, options=half)
+    export_file(tmp_path / "a.glb", splats=pair(1.0), mesh=lambda most: box, options=half)
     assert len(trimesh.load_scene(tmp_path / "a.glb").to_geometry().faces) == 2
     with pytest.raises(SceneError, match="nothing to export"):
         export_file(
-            tmp_path / "a.glb", splats=pair(1.0), mesh=lambda: box,
+            tmp_path / "a.glb", splats=pair(1.0), mesh=lambda most: box,
             options=ExportOptions(crop=(-1, -1, -1, 0, 0, 0)),
         )  # fmt: skip
 

@@ -14,12 +14,12 @@ import gsply
 import numpy as np
 import pytest
 import torch
+from browser import Page
 from coloured_room import FOV, HEIGHT, WIDTH, camera, check_picture, coloured_room, psnr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from other_programs import needs, splat_transform, three_picture
 from splat_scenes import cloud, rotation_of
-from test_viewer_browser import Page
 
 from renderers import Camera, SceneError, Splats, make_renderer
 from renderers.sh import view_colors

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from renderers.errors import SceneError
 from renderers.splats import Splats
 from scenegen.export.choosing import chosen_mesh, chosen_splats
+from scenegen.export.collider import collider
 from scenegen.export.options import ExportOptions
 from scenegen.export.placement import AS_IT_IS, Y_UP, Axes
 from scenegen.export.rows import bad_splats
@@ -43,7 +44,7 @@ class Format:
 
     target: str
     """``module:attribute`` of its :class:`Writer`, imported only when it is used."""
-    source: Literal["splats", "mesh"]
+    source: Literal["splats", "mesh", "collider"]
     """What it is written from."""
     about: str
     """Who reads it."""
@@ -88,6 +89,14 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         AS_IT_IS,
         "scenegen.export.splat:read_splat",
     ),
+    "splats.glb": Format(
+        "scenegen.export.gltf_splats:write_splats_glb",
+        "splats",
+        "splats in glTF (KHR_gaussian_splatting)",
+        "cameras, memory and steps",
+        Y_UP,
+        "scenegen.export.gltf_splats:read_splats_glb",
+    ),
     "glb": Format(
         "scenegen.export.mesh:write_glb",
         "mesh",
@@ -96,14 +105,39 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         "ten median depths",
         Y_UP,
     ),
+    "obj": Format(
+        "scenegen.export.mesh:write_obj",
+        "mesh",
+        "the same mesh for modellers",
+        "as .glb",
+        Y_UP,
+    ),
+    "mesh.ply": Format(
+        "scenegen.export.mesh:write_mesh_ply",
+        "mesh",
+        "the same mesh for MeshLab and Open3D",
+        "as .glb",
+        Y_UP,
+    ),
+    "collider.glb": Format(
+        "scenegen.export.mesh:write_glb",
+        "collider",
+        "a coarse mesh on closed ground, for physics of game engines",
+        "as .glb, and details: it has at most 200,000 triangles",
+        Y_UP,
+    ),
 }
+
+
+TRIANGLES = {"mesh": 1_000_000, "collider": 160_000}
+"""Most triangles of the surfaces of each kind of mesh; the ground of a collider comes on top."""
 
 
 def export_file(
     path: str | Path,
     *,
     splats: Splats,
-    mesh: Callable[[], trimesh.Trimesh] | None = None,
+    mesh: Callable[[int], trimesh.Trimesh] | None = None,
     format: str | None = None,
     options: ExportOptions = ExportOptions(),  # noqa: B008  (frozen)
     ground: float = 0.0,
@@ -113,7 +147,8 @@ def export_file(
     Args:
         path: The file. It appears whole or not at all.
         splats: What the world consists of.
-        mesh: Makes the mesh of the world; called only for formats that need it.
+        mesh: Makes the mesh of the world with at most so many triangles; called only for formats
+            that need it.
         format: A name of FORMATS; from the suffix of ``path`` when left out.
         options: What of the world is written, and where it lies in the file.
         ground: Height of the ground, y in the world, in metres; for ``options.ground``.
@@ -136,7 +171,10 @@ def export_file(
     if form.source == "splats":
         writer(path, chosen_splats(splats, options, form.axes, ground))
     elif mesh is not None:
-        writer(path, chosen_mesh(mesh(), options, form.axes, ground))
+        whole = mesh(TRIANGLES[form.source])
+        if form.source == "collider":
+            whole = collider(whole, ground)
+        writer(path, chosen_mesh(whole, options, form.axes, ground))
     else:
         raise SceneError(
             f"cannot export {path}",

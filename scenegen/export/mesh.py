@@ -12,11 +12,14 @@ import torch
 import trimesh
 from jaxtyping import UInt8, UInt16
 from trimesh.exchange.gltf import export_glb
+from trimesh.exchange.obj import export_obj
+from trimesh.exchange.ply import export_ply
 from trimesh.graph import connected_component_labels
 from trimesh.visual import ColorVisuals
 
 from scenegen import __version__
 from scenegen.export.atomic import atomic_write
+from scenegen.export.colors import linear_from_srgb
 from scenegen.export.fusion import fuse, open3d, voxel_and_blocks
 from scenegen.export.sheets import DepthView, Sheet, no_surface, sheets_of
 
@@ -74,13 +77,41 @@ def write_glb(path: str | Path, mesh: trimesh.Trimesh) -> None:
     Raises:
         SceneError: The mesh has no triangles, or the file cannot be written.
     """
+    upright = _upright(mesh)
+    plain = trimesh.Trimesh(upright.vertices, upright.faces, process=False)
+    plain.vertex_attributes["_COLOR_0"] = _linear_colors(_srgb(mesh))
+    _write(path, export_glb(plain.scene(), include_normals=False, tree_postprocessor=_unlit), mesh)
+
+
+def write_obj(path: str | Path, mesh: trimesh.Trimesh) -> None:
+    """Write a mesh as Wavefront OBJ, colours after each vertex as MeshLab and Blender read them.
+
+    Axes are those of :func:`write_glb`.
+
+    Args:
+        path: The file. It appears whole or not at all.
+        mesh: In the world frame, with vertex colours in sRGB.
+
+    Raises:
+        SceneError: The mesh has no triangles, or the file cannot be written.
+    """
+    text = export_obj(_upright(mesh), header=f"scenegen {__version__}", digits=6)
+    _write(path, str(text).encode("ascii"), mesh)
+
+
+def write_mesh_ply(path: str | Path, mesh: trimesh.Trimesh) -> None:
+    """Write a mesh as binary PLY with vertex colours; everything else as :func:`write_obj`."""
+    _write(path, export_ply(_upright(mesh)), mesh)
+
+
+def _upright(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     if len(mesh.faces) == 0:
         raise no_surface("the mesh has no triangles")
-    flipped = trimesh.Trimesh(
-        mesh.vertices * np.array([1.0, -1.0, -1.0]), mesh.faces, process=False
-    )
-    flipped.vertex_attributes["_COLOR_0"] = _linear_colors(_srgb(mesh))
-    data = export_glb(flipped.scene(), include_normals=False, tree_postprocessor=_unlit)
+    vertices = mesh.vertices * np.array([1.0, -1.0, -1.0])
+    return trimesh.Trimesh(vertices, mesh.faces, vertex_colors=_srgb(mesh), process=False)
+
+
+def _write(path: str | Path, data: bytes, mesh: trimesh.Trimesh) -> None:
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
     logger.info(
@@ -134,9 +165,9 @@ def _srgb(mesh: trimesh.Trimesh) -> UInt8[np.ndarray, "n 4"]:
 
 
 def _linear_colors(srgb: UInt8[np.ndarray, "n 4"]) -> UInt16[np.ndarray, "n 4"]:
-    """Colours for glTF: sRGB bytes to linear 16 bits (IEC 61966-2-1); opacity as it is."""
+    """Colours for glTF: sRGB bytes to linear 16 bits; opacity as it is."""
     value = srgb / 255.0
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    linear = linear_from_srgb(value)
     linear[:, 3] = value[:, 3]
     return np.rint(linear * 65535).astype(np.uint16)
 

@@ -116,10 +116,9 @@ class World(History):
         """
         from scenegen.export import DepthView, export_file, mesh_from_depth
 
-        def mesh() -> Trimesh:
-            return mesh_from_depth(
-                [DepthView(*seen) for seen in surfaces(self._store, self._state)]
-            )
+        def mesh(most: int) -> Trimesh:
+            views = [DepthView(*seen) for seen in surfaces(self._store, self._state)]
+            return mesh_from_depth(views, max_triangles=most)
 
         export_file(
             path, splats=self.splats, mesh=mesh, format=format, options=options,
