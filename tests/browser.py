@@ -114,12 +114,13 @@ class Page:
         data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
-    def hold_key(self, key: str, seconds: float, shift: bool = False) -> None:
+    def hold_key(self, key: str, seconds: float, shift: bool = False, ctrl: bool = False) -> None:
         """Press a key for a while."""
         code = f"Key{key.upper()}" if key.isalpha() else ""
         names = {"key": key, "code": code, "windowsVirtualKeyCode": ord(key.upper())}
-        held = {**names, "modifiers": 8 if shift else 0}
-        self.call("Input.dispatchKeyEvent", type="keyDown", text=key, **held)
+        held = {**names, "modifiers": 8 * shift + 2 * ctrl}
+        text = {} if ctrl else {"text": key}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **text, **held)
         time.sleep(seconds)
         self.call("Input.dispatchKeyEvent", type="keyUp", **held)
 

@@ -116,6 +116,23 @@ def test_growing_fills_an_empty_edge(start: Start) -> None:
     wait_for(lambda: "unknown" not in person.growing._grow.label, "nothing to be left to grow")
 
 
+def test_undo_takes_it_away_and_redo_brings_it_back(start: Start) -> None:
+    (person,) = start.app.visitors
+    grown = start.grown()
+    start.page.hold_key("z", 0.1, ctrl=True)
+    wait_for(lambda: start.grown() == grown - 1, "the last step to go")
+    assert start.app.jobs.wait(30)
+    wait_for(lambda: "unknown" in person.growing._grow.label, "growing to be offered again")
+    wait_for(lambda: len(person.splats._shown) == grown - 1, "its splats to go")
+    start.page.hold_key("z", 0.1, shift=True, ctrl=True)
+    wait_for(lambda: start.grown() == grown, "the step to come back")
+    assert start.app.jobs.wait(30)
+    person.memory._history._name.value = "elsewhere"
+    person.memory._history._start(None)
+    wait_for(lambda: "elsewhere" in person.memory._history._branches.options, "the branch")
+    assert start.app.jobs.wait(30)
+
+
 def blue(picture: np.ndarray) -> int:
     """Pixels of what was photographed, in the picture of provenance."""
     return int((np.abs(picture.astype(int) - np.array(SEEN) * 255).max(-1) < 12).sum())

@@ -384,6 +384,8 @@ class ViewerApp:
                 self._visitors[client.client_id] = visitor
             self._awake.watch(client)
             visitor.refresh()
+            if client.client_id not in self.server.get_clients():  # gone before it was greeted
+                self._part(client)
         except Exception:
             logger.exception("viewer: welcoming a visitor failed")
 

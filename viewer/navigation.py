@@ -29,7 +29,7 @@ KEYS = """\
 **,** slower · **.** faster
 **R** back to the photograph
 **B** bookmark this view
-**G** grow here
+**G** grow here · **Ctrl Z** undo · **Ctrl Shift Z** redo
 **4** to **9** colour, depth, normals, provenance, surfels, evidence
 **P** take a picture · **K** add a keyframe
 **?** this note · **Ctrl K** all commands

@@ -111,7 +111,7 @@ class Stage:
         self.home = Camera.from_fov(60.0, 4, 3)
         """The photograph's own camera."""
         self.body = Body()
-        """Who walks here."""
+        """Who walks here: with eyes as high above the ground as the photograph's camera."""
         self.world: AnyWorld | None = None
         self._chunks: tuple[Chunk, ...] = ()
         self._scenery: tuple[tuple[Chunk, ...], Scenery] | None = None
@@ -189,12 +189,13 @@ class Stage:
         Not while another thread changes the world.
         """
         with self.lock:
-            known = {(chunk.name, id(chunk.source)): chunk for chunk in self._chunks}
+            known = {chunk.name: chunk for chunk in self._chunks}
             chunks = []
             for step, splats in zip(world.steps, world.chunks, strict=True):
                 name = f"step {step.id}"
-                old = known.get((name, id(splats)))
-                chunks.append(old or _chunk(name, splats, step.camera, step.provenance))
+                old = known.get(name)
+                same = old is not None and _same(old.source, splats)
+                chunks.append(old if same else _chunk(name, splats, step.camera, step.provenance))
             self.name, self.home, self.world = world.folder.name, world.camera0, world
             self._chunks = tuple(chunks)
             self.survey(world)
@@ -204,7 +205,14 @@ class Stage:
         with self.lock:
             self.world, self._terrain = world, Terrain.of(world.memory)
             self.map = Map.of(world.memory)
-            self.body = Body(eye_height=min(max(world.eye_height, 0.5), 3.0))
+            body = Body(eye_height=min(max(world.eye_height, 0.5), 3.0))
+            x, y, z = world.camera0.center.tolist()
+            self.body = self._terrain.settled((x, y, z), body)
+
+
+def _same(old: Splats, new: Splats) -> bool:
+    """Whether a step has lost or regained nothing: splats never move, but may be erased."""
+    return old is new or torch.equal(old.means, new.means)
 
 
 def _nowhere() -> Terrain:

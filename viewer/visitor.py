@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ logger = logging.getLogger("scenegen")
 LOOK_SIDE, PICTURE_SIDE = 160, 480
 """Longer side of the picture from which the shares of a view are counted, and of those that are
 shown in place of the world, in pixels."""
+NARROW, PHONE_BUDGET = 700, 400_000
+"""A window of fewer pixels is taken for a phone's, which sorts so many splats smoothly."""
 SELDOM = 1.0
 """Seconds after which a visitor who keeps moving is looked at all the same."""
 
@@ -79,6 +81,8 @@ class Visitor:
         self.stage = stage
         self.name = f"visitor {client.client_id + 1}"
         self.walker = Walker(client, lambda: stage.terrain, lambda: stage.body)
+        if client.camera.image_width < NARROW:
+            budget = min(budget, PHONE_BUDGET)
         self.splats = SplatScene(client, budget)
         self._sending = threading.Lock()
         self._looked = -math.inf
@@ -97,13 +101,15 @@ class Visitor:
         self.walker.report(client.camera)
 
     def command(
-        self, label: str, key: str | None, action: Callable[[Any], None], shift: bool = False
+        self,
+        label: str,
+        key: str,
+        action: Callable[[Any], None],
+        modifier: Literal["shift", "cmd/ctrl", "cmd/ctrl+shift"] | None = None,
     ) -> None:
         """Let a key, and an entry of the list of commands, do something."""
         # viser's type lists letters and digits; its browser side takes every key.
-        hotkey = cast(Any, key)
-        modifier = "shift" if shift else None
-        command = self.client.gui.add_command(label, hotkey=hotkey, modifier=modifier)
+        command = self.client.gui.add_command(label, hotkey=cast(Any, key), modifier=modifier)
         command.on_trigger(guarded(action))
 
     def refresh(self) -> None:

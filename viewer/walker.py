@@ -58,10 +58,9 @@ class Walker:
         terrain: Callable[[], Terrain],
         body: Callable[[], Body],
     ) -> None:
-        self._client, self._terrain, self._body_of = client, terrain, body
+        self._client, self._terrain, self._body = client, terrain, body
         self._lock = threading.RLock()
         self._mode: Mode = "walk"
-        self._body = Body()
         self.speed = BROWSER_SPEED
         """Metres per second."""
         self.here = False
@@ -111,7 +110,7 @@ class Walker:
             return True
         goal = self._head + (self.speed / BROWSER_SPEED) * step
         if self._mode == "walk":
-            goal = np.array(self._terrain().walk(_point(self._head), _point(goal), self._body))
+            goal = np.array(self._terrain().walk(_point(self._head), _point(goal), self._body()))
         if np.abs(goal - head).max() > MOVED:
             self._asked, self._owed = head, np.zeros(3)
             position = np.array(camera.position) + (goal - head)
@@ -134,7 +133,6 @@ class Walker:
             self._owed, self._wanted = None, pose
             self._head = np.array(pose.look_at, np.float64)
             self.moved_at = time.monotonic()
-            self._settle()
 
     def go_home(self, camera: Camera) -> None:
         """Bring the visitor to where the photograph was taken, on foot unless flying."""
@@ -149,7 +147,7 @@ class Walker:
         goal = flat.moved(forward=forward, right=right).center.double().numpy()
         start = before.center.double().numpy()
         if self._mode == "walk":
-            goal = np.array(self._terrain().walk(_point(start), _point(goal), self._body))
+            goal = np.array(self._terrain().walk(_point(start), _point(goal), self._body()))
         turned = flat.moved(yaw_degrees=turn_degrees).moved(pitch_degrees=_pitch(before))
         pose = turned.cam_from_world.double().clone()
         pose[:3, 3] = -pose[:3, :3] @ torch.from_numpy(goal)
@@ -165,21 +163,11 @@ class Walker:
         if "orbit" in (before, mode):
             self.go_to(pose)
         if mode == "walk":
-            self._body = self._body_of()
             self.step(0.0, 0.0, 0.0)  # down to the ground
-
-    def settle(self) -> None:
-        """The world has changed: look again at what the visitor stands on."""
-        self._settle()
 
     def _begin(self, head: np.ndarray, far: float) -> None:
         self._head, self._tag, self._owed, self._wanted = head, far, None, None
         self._reach()
-        self._settle()
-
-    def _settle(self) -> None:
-        """Eyes as high as they are here: who stands at the photograph sees the photograph."""
-        self._body = self._terrain().settled(_point(self._head), self._body_of())
 
     def _reach(self) -> None:
         """Keep the wheel from backing out of the head, but for orbits."""

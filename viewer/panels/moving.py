@@ -76,7 +76,7 @@ class MovePanel:
             keys.append((f"{mode.capitalize()}: {ABOUT[mode]}", str(number), self._moder(mode)))
         for label, key, action in keys:
             self._visitor.command(label, key, action)
-        self._visitor.command("Keys", "?", self.show_help, shift=True)
+        self._visitor.command("Keys", "?", self.show_help, "shift")
 
     def _moder(self, mode: Mode) -> Any:
         return lambda event: self.set_mode(mode)

@@ -14,6 +14,7 @@ from scenegen.export.images import to_bytes
 from scenegen.world.recall import Recall
 from scenegen.world.world import World
 from viewer.navigation import pose_of, vertical_fov
+from viewer.panels.history import HistoryPanel
 from viewer.panels.showing import EVIDENCE
 from viewer.telling import guarded, plain
 
@@ -47,6 +48,7 @@ class MemoryPanel:
             self._place = gui.add_button("A box ahead", icon=viser.Icon.BOX)
             self._side = gui.add_slider("Side, m", 0.1, 5.0, 0.1, BOX)
             self._erase = gui.add_button_group("Then", ("erase", "erase and grow", "away"))
+        self._history = HistoryPanel(visitor)
         for handle, action in (
             (explain, lambda event: visitor.showing.show(EVIDENCE)),
             (self._acts, self._act),
@@ -68,6 +70,8 @@ class MemoryPanel:
         self._views.options = names
         same = next((n for n in names[1:] if n.split()[0] == chosen.split()[0]), NO_VIEW)
         self._views.value = same
+        if isinstance(world, World):
+            self._history.refresh(world)
         for frustum in self._frusta:
             frustum.remove()
         self._frusta = [self._frustum(view_id) for view_id in ids] if self._in_space.value else []

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import viser
 
 from renderers import SceneError
+from scenegen.world.world import World
+from scenegen.world.world import open as open_world
 from viewer.jobs import Job, Work
 from viewer.telling import guarded
 from viewer.uploads import MAX_BYTES, bound_uploads, keep_photo, new_world_folder
@@ -74,11 +76,12 @@ class StartPanel:
         self._app.do(Job(f"Opening {folder.name}", name), lambda: self._opened(folder), visitor)
 
     def _opened(self, folder: Path) -> Work:
-        from scenegen.world import open as open_world
-
         yield "reading ...", None
+        before = self._app.stage.world
         self._app.show_world(open_world(folder))
         self._folder.order = LAST
+        if isinstance(before, World):
+            before.close()
         yield "open", 1.0
 
     def _received(self, event: Any) -> None:
@@ -95,12 +98,14 @@ class StartPanel:
 
     def _made(self, name: str, content: bytes) -> Work:
         yield "reading the photograph ...", None
-        photo = keep_photo(name, content, self._photos)
+        photo, before = keep_photo(name, content, self._photos), self._app.stage.world
         self._folder.order = LAST
         try:
             yield from self._app.create(photo, new_world_folder(self._worlds, name), self._settings)
         finally:
             photo.unlink(missing_ok=True)
+            if isinstance(before, World) and before is not self._app.stage.world:
+                before.close()
             self.refresh()
 
 
