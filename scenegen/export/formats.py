@@ -97,6 +97,13 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         Y_UP,
         "scenegen.export.gltf_splats:read_splats_glb",
     ),
+    "html": Format(
+        "scenegen.export.html:write_html",
+        "splats",
+        "one page that shows itself in a browser, offline",
+        "as .splat",
+        AS_IT_IS,
+    ),
     "glb": Format(
         "scenegen.export.mesh:write_glb",
         "mesh",
