@@ -1,4 +1,4 @@
-"""Commands about a world's past: log, undo, redo, branch, switch, gc. Holds no algorithm."""
+"""Commands about a world's past, and about worlds that travel. Holds no algorithm."""
 
 from __future__ import annotations
 
@@ -125,6 +125,75 @@ def gc(world: WorldFolder, dry_run: bool = False) -> None:
     _say(f"{len(freed.entries)} entries {verb}{which}; {freed.bytes / 1e6:.1f} MB")
 
 
+def diff(
+    world: WorldFolder,
+    a: tyro.conf.Positional[str],
+    b: tyro.conf.Positional[str],
+    out: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Compare two branches or entries of a world, in numbers and in a picture.
+
+    Args:
+        world: Folder of the world; it is only read.
+        a: The one: name of a branch, or number of an entry.
+        b: The other.
+        out: FILE.png for a picture: a row per view, with A, B and where they differ.
+        json: Print one JSON object instead of text.
+    """
+    import scenegen
+    from scenegen.export import write_png
+
+    found = scenegen.open(world).diff(a, b)
+    if out is not None:
+        write_png(out, found.picture())
+    for line in [jsons.dumps(found.as_json())] if json else found.lines():
+        _say(line)
+
+
+def replay(world: WorldFolder, check: bool = True) -> None:
+    """Make a world again from its journal, step by step, and compare. Nothing is written.
+
+    Args:
+        world: Folder of the world.
+        check: Stop with an error at the first step that comes out different; --no-check only says
+            so.
+    """
+    import scenegen
+    from scenegen.world import check_world, remake
+
+    opened, done = scenegen.open(world), 0
+    for one in check_world(opened) if check else remake(opened):
+        _say(str(one))
+        done += one.difference is None
+    _say(f"{done} entries came out the same to the bit")
+
+
+def pack(world: WorldFolder, file: tyro.conf.Positional[Path]) -> None:
+    """Put a world, with all its branches, into one file that can be sent.
+
+    Args:
+        world: Folder of the world; it is only read.
+        file: FILE.world to write.
+    """
+    from scenegen.world import pack as pack_world
+
+    _say(f"{file}: {pack_world(world, file) / 1e6:.1f} MB")
+
+
+def unpack(file: tyro.conf.Positional[Path], world: WorldFolder) -> None:
+    """Make a world of a file that `scenegen pack` wrote. The file is checked, and not trusted.
+
+    Args:
+        file: The file.
+        world: New or empty folder for the world.
+    """
+    from scenegen.world import unpack as unpack_world
+
+    unpack_world(file, world)
+    _say(f"walk through it:  scenegen view {world}")
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     "log": log,
     "undo": undo,
@@ -132,6 +201,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "branch": branch,
     "switch": switch,
     "gc": gc,
+    "diff": diff,
+    "replay": replay,
+    "pack": pack,
+    "unpack": unpack,
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scenegen.world.build import create, create_events
     from scenegen.world.chronicle import describe, log_json, log_lines
+    from scenegen.world.compare import Difference
     from scenegen.world.events import (
         Committed,
         Event,
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from scenegen.world.history import Freed
     from scenegen.world.inventory import memory_json, memory_lines
     from scenegen.world.journal import Edit, Journal, Step
+    from scenegen.world.packing import pack, unpack
     from scenegen.world.paths import NAMED_PATHS, motion, path_cameras
     from scenegen.world.provenance import ORIGINS
+    from scenegen.world.rebuild import Rebuilt, check_world, remake
     from scenegen.world.recall import Recall
     from scenegen.world.recall_picture import draw_recall
     from scenegen.world.report import Measure, Picture, measure, pictures
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
     from scenegen.world.world import World, open
 
 _HOME = {
+    "Rebuilt": "scenegen.world.rebuild",
+    "remake": "scenegen.world.rebuild",
+    "check_world": "scenegen.world.rebuild",
+    "Difference": "scenegen.world.compare",
+    "pack": "scenegen.world.packing",
+    "unpack": "scenegen.world.packing",
     "describe": "scenegen.world.chronicle",
     "log_json": "scenegen.world.chronicle",
     "log_lines": "scenegen.world.chronicle",
@@ -66,6 +75,12 @@ _HOME = {
     "open": "scenegen.world.world",
 }
 __all__ = [
+    "Rebuilt",
+    "remake",
+    "check_world",
+    "Difference",
+    "pack",
+    "unpack",
     "describe",
     "log_json",
     "log_lines",

@@ -27,7 +27,7 @@ from scenegen.world.events import Committed, Event, Finished, Loaded, Scaled
 from scenegen.world.grow import as_levels
 from scenegen.world.layer import behind_edges
 from scenegen.world.plan import EXTENTS, planned_cameras
-from scenegen.world.store import Store, check_free
+from scenegen.world.store import Store, check_free, never_begun
 from scenegen.world.world import World
 
 COPY_SHARE = 0.4
@@ -88,7 +88,7 @@ def create_events(
     camera = Camera.from_fov(fov, width, height)
     yield Loaded(picture.name, camera, source, names["depth"], names["outpaint"])
 
-    data, layer, sky_radius, scale = _first_steps(rgb, camera, names, config)
+    data, layer, sky_radius, scale = first_steps(rgb, camera, names, config)
     scale = f"{scale}; field of view {source}"
     yield Scaled(scale)
     meta = {
@@ -135,19 +135,25 @@ def create_events(
 
 
 def _lay_out(world: World, parts: list[StepData]) -> Iterator[Event]:
+    for facing, data, info in copies_of(parts, world.camera0):
+        begun = time.monotonic()
+        step = world.commit(facing, data, "generated", info)
+        share = float(data.known.float().mean())
+        yield Committed(step.id, data.splats, facing, share, time.monotonic() - begun)
+
+
+def copies_of(
+    parts: list[StepData], camera: Camera
+) -> Iterator[tuple[Camera, StepData, dict[str, Any]]]:
     """Copies of the photograph, and of what lies behind its edges, all round, with fewer splats."""
     parts = [
         replace(part, splats=thinned(part.splats, math.ceil(COPY_SHARE * len(part.splats))))
         for part in parts
     ]
-    for copy in copies(world.camera0.fov_degrees):
+    for copy in copies(camera.fov_degrees):
         for number, part in enumerate(parts):
-            begun = time.monotonic()
-            facing, data = copied(part, world.camera0, copy)
-            info = {"copy": number, **asdict(copy), "splats": len(data.splats)}
-            step = world.commit(facing, data, "generated", info)
-            share = float(data.known.float().mean())
-            yield Committed(step.id, data.splats, facing, share, time.monotonic() - begun)
+            facing, data = copied(part, camera, copy)
+            yield facing, data, {"copy": number, **asdict(copy), "splats": len(data.splats)}
 
 
 def _config(settings: dict[str, Any]) -> CreateConfig:
@@ -186,7 +192,7 @@ def _field_of_view(picture: Photo, config: CreateConfig) -> tuple[float, str]:
     return geometry.default_fov(width, height), "not stated in the file: a usual lens assumed"
 
 
-def _first_steps(
+def first_steps(
     rgb: torch.Tensor, camera: Camera, names: dict[str, str], config: CreateConfig
 ) -> tuple[StepData, StepData | None, float, str]:
     """The photograph, lifted; what goes on behind its edges; radius of the sky; origin of metres.
@@ -223,7 +229,9 @@ def _new_world(folder: Path, meta: dict[str, Any], renderer: str) -> World:
 
 
 def _remove_empty_world(folder: Path) -> None:
-    """Take away a folder in which no step was ever committed."""
+    """Take away a folder in which no step was ever committed, by whomever."""
+    if not never_begun(folder):
+        return
     for path in (folder / "steps", *folder.glob("world.*"), folder / "README.txt"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):

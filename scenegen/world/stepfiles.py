@@ -93,6 +93,15 @@ class StepFiles:
         view = self.view(step)
         return StepData(self.splats(step), view.rgb, view.depth, view.known)
 
+    def contents(self, step: Step) -> dict[str, bytes]:
+        """The files of a step as they are on the disk.
+
+        Raises:
+            SceneError: One is missing or damaged.
+        """
+        with self._damage(step):
+            return {name: self._read(step, name) for name in (SPLATS, VIEW)}
+
     def size(self, number: int) -> int:
         """Size of a step's files, in bytes; 0 for an edit."""
         return sum(file.stat().st_size for file in self.folder(number).glob("*"))

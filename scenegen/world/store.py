@@ -253,6 +253,11 @@ class Store:
             )
             self._stand(head, branch)
 
+    def copy_database(self, to: Path) -> None:
+        """A copy of the journal as it is at this moment, in one file."""
+        with explained(self.folder), closing(sqlite3.connect(to)) as copy:
+            self._db.backup(copy)
+
     def drop_branch(self, name: str) -> None:
         """Forget the name of a branch; its entries stay."""
         with self._transaction():
@@ -376,7 +381,7 @@ def check_free(folder: Path) -> None:
     Raises:
         SceneError: It is a file, or a folder with anything in it, or cannot be written.
     """
-    if _never_begun(folder):
+    if never_begun(folder):
         return
     if (folder / DATABASE).is_file():
         raise SceneError(
@@ -399,7 +404,7 @@ def check_free(folder: Path) -> None:
         )
 
 
-def _never_begun(folder: Path) -> bool:
+def never_begun(folder: Path) -> bool:
     """Whether a folder holds only what is left where making a world was killed at the start."""
     logs = {f"{DATABASE}-wal", f"{DATABASE}-shm"}
     if not folder.is_dir():

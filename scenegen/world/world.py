@@ -27,6 +27,8 @@ from scenegen.world.store import Store
 if TYPE_CHECKING:
     from trimesh import Trimesh
 
+    from scenegen.world.compare import Difference
+
 
 @dataclass(frozen=True)
 class Erased:
@@ -76,7 +78,13 @@ class World(History):
 
     def render(self, camera: Camera, background: Sequence[float] = (0.0, 0.0, 0.0)) -> Render:
         """The world as ``camera`` sees it. Depth is +inf in the sky and NaN where nothing is."""
-        render = self._renderer.render(self.splats, camera, background)
+        return self.render_splats(self.splats, camera, background)
+
+    def render_splats(
+        self, splats: Splats, camera: Camera, background: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> Render:
+        """Some splats, drawn as the world is: those of another moment, for example."""
+        render = self._renderer.render(splats, camera, background)
         return replace(render, depth=sky_depth(render.depth, self.sky_radius))
 
     def grow(self, path: str | Path | Sequence[Camera], distance: float = 1.0) -> Iterator[Event]:
@@ -180,6 +188,16 @@ class World(History):
                 )
             self._edit("erase", {"box": corners})
             return Erased(count[0] - len(self.splats), count[1] - len(self.memory.surfels))
+
+    def diff(self, a: str | int, b: str | int) -> Difference:
+        """What two branches or entries have in common and what not, in numbers and pictures.
+
+        Raises:
+            SceneError: There is no such branch or entry, or it is damaged.
+        """
+        from scenegen.world.compare import compare
+
+        return compare(self, a, b)
 
     def recall(self, camera: Camera) -> Recall:
         """What the memory says about a view: what a growth step there would be given, and why."""
