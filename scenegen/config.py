@@ -38,6 +38,9 @@ class CreateConfig:
     weights, for depth-anything and moge."""
     outpaint: str = "auto"
     """Outpainting backend; `scenegen doctor` lists them. none: nothing is invented, and what the
-    photograph does not show stays unknown."""
+    photograph does not show stays unknown. NAME:FOLDER or NAME:OWNER/MODEL takes other weights, for
+    flux and sdxl."""
+    prompt: str | None = None
+    """What is around, in words, for the backends flux and sdxl."""
     renderer: str = "auto"
     """Renderer; `scenegen doctor` lists them."""

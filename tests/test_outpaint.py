@@ -10,6 +10,7 @@ import torch
 from renderers import Camera, SceneError
 from scenegen import outpaint
 from scenegen.outpaint.filling import GROW_PX
+from scenegen.outpaint.seams import with_grain
 
 RUNNABLE = [
     name
@@ -98,11 +99,46 @@ def test_the_colour_at_the_seam_continues(monkeypatch: pytest.MonkeyPatch) -> No
         def fill(self, rgb: torch.Tensor, *_: object) -> torch.Tensor:
             return torch.full_like(rgb, 0.4)
 
-    monkeypatch.setattr(outpaint.filling, "choose", lambda *_: ("dark", TooDark))
+    monkeypatch.setattr(outpaint.filling, "choose_outpainter", lambda *_: ("dark", TooDark))
     image = torch.full((40, 120, 3), 0.6)
     filled = outpaint.fill(image, right_side_hidden(image, 0.5))
     torch.testing.assert_close(filled[:, 60], torch.full((40, 3), 0.6), rtol=0, atol=0.015)
     torch.testing.assert_close(filled[:, -1], torch.full((40, 3), 0.4), rtol=0, atol=0.006)
+
+
+def test_a_seam_in_grainy_sand_is_no_steeper_than_the_sand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outpainter gives a flat grey; along the seam single pixels must not end at once."""
+
+    class Flat:
+        def fill(self, rgb: torch.Tensor, *_: object) -> torch.Tensor:
+            return torch.full_like(rgb, 0.5)
+
+    monkeypatch.setattr(outpaint.filling, "choose_outpainter", lambda *_: ("flat", Flat))
+    draw = torch.Generator().manual_seed(0)
+    image = 0.5 + 0.05 * torch.randn(96, 128, 1, generator=draw).expand(-1, -1, 3)
+    known = right_side_hidden(image)
+    filled = outpaint.fill(image, known)
+    steps = torch.diff(filled, dim=1).abs().mean((0, 2))
+    assert steps[95] < 1.2 * steps[60:95].mean()
+    plain = torch.where(known[..., None], image, 0.5)
+    assert torch.diff(plain, dim=1).abs().mean((0, 2))[95] < steps[60:95].mean()  # grain alone
+    mismatch = torch.where(known[..., None], image, image.roll(5, 0))
+    assert torch.diff(mismatch, dim=1).abs().mean((0, 2))[95] > 0.8 * steps[60:95].mean()
+
+
+def test_grain_goes_on() -> None:
+    """White grain of 3 levels beside a flat hole: it gets the same, by the seed."""
+    draw = torch.Generator().manual_seed(0)
+    image = 0.5 + 3 / 255 * torch.randn(96, 128, 1, generator=draw).expand(-1, -1, 3)
+    known = right_side_hidden(image)
+    flat = torch.where(known[..., None], image, 0.5)
+    grainy = with_grain(flat, known, ~known, 4)
+    assert torch.equal(grainy[known], image[known])
+    assert float(grainy[~known][:, 0].std()) == pytest.approx(3 / 255, rel=0.25)
+    assert torch.equal(grainy, with_grain(flat, known, ~known, 4))
+    assert not torch.equal(grainy, with_grain(flat, known, ~known, 5))
+    smooth = torch.full_like(image, 0.5)
+    assert torch.equal(with_grain(smooth, known, ~known, 4), smooth)
 
 
 def test_a_few_known_pixels_are_enough() -> None:

@@ -12,7 +12,7 @@ from rooms import photograph, stand, truly_seen
 from test_world import SETTINGS, psnr, write_photo
 
 import scenegen
-from renderers import Camera
+from renderers import Camera, SceneError
 from scenegen import outpaint
 from scenegen.outpaint.composite import composite
 from scenegen.outpaint.warping import SKY, warp
@@ -168,6 +168,8 @@ def test_none_leaves_the_unknown_unknown_in_a_world(tmp_path: Path) -> None:
     assert [type(e) for e in events if isinstance(e, (Committed, Skipped))] == [Skipped, Skipped]
     assert world.settings["outpaint"] == "none" and len(world.steps) == 1
     assert float(world.render(turned).alpha[:, -10:].max()) == 0.0
+    with pytest.raises(SceneError, match="no full circle"):
+        scenegen.create(photo, tmp_path / "circle", extent="around", **settings)
 
 
 def test_the_journal_says_what_was_remembered_and_what_invented(grown_world: Path) -> None:

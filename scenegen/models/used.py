@@ -36,7 +36,7 @@ def weights_hash(backend: str) -> str | None:
             folder = hub_folder(source or name)
         except (SceneError, OSError, RuntimeError):
             return None
-        files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+        files = sorted(file for pattern in WEIGHTS for file in folder.rglob(pattern))
     hashes = [_hash(file, file.stat().st_mtime_ns) for file in files if file.is_file()]
     if len(hashes) < 2:
         return hashes[0] if hashes else None

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scenegen.outpaint.base import OUTPAINTERS, Outpainter, Reference
+    from scenegen.outpaint.base import OUTPAINTERS, Outpainter, Reference, choose_outpainter
     from scenegen.outpaint.composite import Verdict
     from scenegen.outpaint.filling import Completed, complete, fill
 
@@ -21,10 +21,20 @@ _HOME = {
     "Outpainter": "scenegen.outpaint.base",
     "Reference": "scenegen.outpaint.base",
     "Verdict": "scenegen.outpaint.composite",
+    "choose_outpainter": "scenegen.outpaint.base",
     "complete": "scenegen.outpaint.filling",
     "fill": "scenegen.outpaint.filling",
 }
-__all__ = ["OUTPAINTERS", "Completed", "Outpainter", "Reference", "Verdict", "complete", "fill"]
+__all__ = [
+    "OUTPAINTERS",
+    "Completed",
+    "Outpainter",
+    "Reference",
+    "Verdict",
+    "choose_outpainter",
+    "complete",
+    "fill",
+]
 
 
 def __getattr__(name: str) -> Any:

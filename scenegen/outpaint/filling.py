@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from renderers import Camera, SceneError, choose
+from renderers import Camera, SceneError
 from scenegen.fields import pull_push
-from scenegen.outpaint.base import OUTPAINTERS, Outpainter, Reference
+from scenegen.outpaint.base import Outpainter, Reference, choose_outpainter
 from scenegen.outpaint.composite import Composite, Verdict, composite
-from scenegen.outpaint.seams import along, continued_colors
+from scenegen.outpaint.seams import along, continued_colors, with_grain
 
 GROW_PX = 5
 """The outpainter repaints this many known pixels around a hole, so that it never sees a blurred
@@ -45,9 +45,10 @@ def fill(
     references: Sequence[Reference] = (),
     seed: int = 0,
     backend: str = "auto",
+    prompt: str | None = None,
 ) -> Float[Tensor, "h w 3"]:
     """The picture of :func:`complete`; arguments and errors as there."""
-    return complete(rgb, known, camera, depth, references, seed, backend).rgb
+    return complete(rgb, known, camera, depth, references, seed, backend, prompt).rgb
 
 
 def complete(
@@ -58,6 +59,7 @@ def complete(
     references: Sequence[Reference] = (),
     seed: int = 0,
     backend: str = "auto",
+    prompt: str | None = None,
 ) -> Completed:
     """Fill the unknown part of a view: from past views first, the rest is invented.
 
@@ -69,13 +71,15 @@ def complete(
             not used.
         references: Past views of the same place, best first.
         seed: Same seed, same picture.
-        backend: A name of ``OUTPAINTERS``, or "auto" for the best that runs here.
+        backend: A name that :func:`scenegen.outpaint.choose_outpainter` takes.
+        prompt: What to paint, in words, for backends that take a prompt.
 
     Returns:
         The view; known pixels are bit-identical.
 
     Raises:
-        SceneError: Shapes disagree, nothing at all is known, or the backend cannot run here.
+        SceneError: Shapes disagree, nothing at all is known, the backend cannot run here, or
+            takes no prompt.
     """
     rgb, known = torch.as_tensor(rgb, dtype=torch.float32), torch.as_tensor(known)
     if rgb.ndim != 3 or rgb.shape[2] != 3 or known.shape != rgb.shape[:2]:
@@ -95,7 +99,7 @@ def complete(
             why="there is nothing to continue from",
             fix="turn or step less far, so that the view overlaps what exists",
         )
-    outpainter: Outpainter = choose("outpaint", OUTPAINTERS, backend)[1]()
+    outpainter = choose_outpainter(backend, prompt)[1]()
     picture, remembered, verdicts = torch.nan_to_num(rgb), nothing, ()
     if camera is not None and references:
         past = composite(picture, known, camera, depth, references)
@@ -106,7 +110,8 @@ def complete(
     if not explained.all():
         painted = _painted(outpainter, picture, explained, camera, depth, references, seed)
         invented = torch.isfinite(painted).all(-1) & ~explained
-        picture = torch.where(invented[..., None], painted.clamp(0.0, 1.0), picture)
+        picture = torch.where(invented[..., None], painted, picture)
+        picture = with_grain(picture, known, invented, seed).clamp(0.0, 1.0)
     picture = torch.where((explained | invented)[..., None], picture, 0.0)
     picture = torch.where(known[..., None], rgb, picture)
     return Completed(picture, remembered, invented, unknown, verdicts)
@@ -117,7 +122,7 @@ def _recalled(
 ) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
     """The picture with what past views show in its hole, and which pixels these are."""
     remembered = past.valid & ~known
-    rim = along(known, GROW_PX) & past.valid
+    rim = along(known, 1) & past.valid
     fitted = continued_colors(past.rgb, rgb, rim).clamp(0.0, 1.0)
     return torch.where(remembered[..., None], fitted, rgb), remembered
 
@@ -132,11 +137,11 @@ def _painted(
     seed: int,
 ) -> Float[Tensor, "h w 3"]:
     """The whole view from an outpainter, matched to what is known."""
-    rim = along(known, GROW_PX)
-    sure = known & ~rim
+    sure = known & ~along(known, GROW_PX)
     if not sure.any():
-        sure, rim = known, torch.zeros_like(known)
+        sure = known
     prefilled = pull_push(rgb, sure).clamp(0.0, 1.0)
     with torch.no_grad():
         painted = outpainter.fill(prefilled, sure, camera, depth, references, seed)
-    return continued_colors(painted, rgb, rim & torch.isfinite(painted).all(-1))
+    rim = along(known, 1) & torch.isfinite(painted).all(-1)
+    return continued_colors(painted, rgb, rim)

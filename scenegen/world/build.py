@@ -20,7 +20,7 @@ from scenegen.export.budget import thinned
 from scenegen.geometry.ground import check_eye_height
 from scenegen.image import Photo, load_photo
 from scenegen.models import weights_hash
-from scenegen.outpaint import OUTPAINTERS
+from scenegen.outpaint import choose_outpainter
 from scenegen.world.arrays import StepData
 from scenegen.world.circle import copied, copies
 from scenegen.world.events import Committed, Event, Finished, Loaded, Scaled
@@ -78,9 +78,15 @@ def create_events(
     check_free(folder)
     names = {
         "depth": geometry.choose_depth(config.depth)[0],
-        "outpaint": choose("outpaint", OUTPAINTERS, config.outpaint)[0],
+        "outpaint": choose_outpainter(config.outpaint, config.prompt)[0],
         "renderer": choose("renderer", RENDERERS, config.renderer)[0],
     }
+    if names["outpaint"] == "none" and config.extent == "around":
+        raise SceneError(
+            "nothing may be invented, so there is no full circle",
+            why="what a photograph does not show is made from copies of it",
+            fix="use --extent photo or look, or another --outpaint",
+        )
     picture = load_photo(photo, long_side=LONG_SIDE[config.quality])
     fov, source = _field_of_view(picture, config)
     rgb = as_levels(picture.rgb)
@@ -206,9 +212,14 @@ def first_steps(
     sky_radius = min(max(SKY_FACTOR * far, SKY_NEAREST), SKY_FARTHEST)
     layer = None
     if config.layers:
-        painter = names["outpaint"]
         layer = behind_edges(
-            rgb, depth, camera, outpaint_backend=painter, seed=config.seed, sky_radius=sky_radius
+            rgb,
+            depth,
+            camera,
+            outpaint_backend=names["outpaint"],
+            prompt=config.prompt,
+            seed=config.seed,
+            sky_radius=sky_radius,
         )
     known = torch.ones_like(estimate.sky)
     splats = splatting.lift(rgb, depth, camera, sky_radius=sky_radius)

