@@ -20,6 +20,7 @@ from scenegen.config import CreateConfig
 from scenegen.export.options import ExportOptions
 
 if TYPE_CHECKING:
+    from renderers import Camera
     from scenegen.world import Event, World
 
 EXIT_USER = 2
@@ -110,16 +111,19 @@ def render(
     path: str | None = None,
     distance: float = 1.0,
     depth: bool = False,
+    panorama: bool = False,
 ) -> None:
-    """Draw a world: one picture, a film, or a folder of frames.
+    """Draw a world: one picture, a film, a panorama, or a folder of frames to train from.
 
     Args:
         world: Folder of the world.
-        out: FILE.png (the end of the path), FILE.mp4, or a folder for numbered frames.
-        path: forward, left, right, up, around, or a transforms.json file; the photograph's own
-            camera when left out.
+        out: FILE.png (the end of the path), FILE.mp4, or a folder for numbered frames with their
+            cameras as transforms.json and as COLMAP text.
+        path: forward, left, right, up, around, turntable, fly, a transforms.json file, or a folder
+            of COLMAP text; the photograph's own camera when left out.
         distance: Length of a named walk, in metres.
         depth: Also write depth as NPY (float32 metres; NaN unknown, +inf sky).
+        panorama: All around the end of the path: 2560 x 1280, FILE.png or FILE.jpg.
     """
     import scenegen
     from scenegen.world import path_cameras
@@ -128,7 +132,10 @@ def render(
     cameras = [opened.camera0]
     if path is not None:
         cameras = path_cameras(opened.camera0, path, distance, film=True)
-    _draw(opened, cameras, out, depth)
+    if panorama:
+        _draw_panorama(opened, cameras[-1], out)
+    else:
+        _draw(opened, cameras, out, depth)
 
 
 def export(
@@ -313,6 +320,7 @@ def _plain(event: Event) -> dict[str, object]:
 
 def _draw(world: World, cameras: list, out: Path, depth: bool) -> None:
     """Render cameras to a picture, a film or a folder, by the suffix of ``out``."""
+    from scenegen.export.colmap import write_colmap
     from scenegen.export.images import write_depth, write_png
     from scenegen.export.transforms import write_transforms
     from scenegen.export.video import write_mp4
@@ -335,6 +343,9 @@ def _draw(world: World, cameras: list, out: Path, depth: bool) -> None:
             if depth:
                 write_depth(out / f"{number:05d}.npy", image.depth)
         write_transforms(out / "transforms.json", cameras)
+        _make_folder(out / "sparse" / "0")
+        names = [f"{number:05d}.png" for number in range(len(cameras))]
+        write_colmap(out / "sparse" / "0", cameras, names, world.splats)
     else:
         raise SceneError(
             f"cannot draw to {out.name}",
@@ -342,6 +353,14 @@ def _draw(world: World, cameras: list, out: Path, depth: bool) -> None:
             fix="give a name that ends in .png or .mp4, or a folder",
         )
     _say(f"{out}: {len(cameras)} frames, {time.monotonic() - started:.1f} s")
+
+
+def _draw_panorama(world: World, camera: Camera, out: Path) -> None:
+    from scenegen.export.panorama import panorama, write_panorama
+
+    started = time.monotonic()
+    write_panorama(out, panorama(lambda view: world.render(view).rgb, camera))
+    _say(f"{out}: a panorama, {time.monotonic() - started:.1f} s")
 
 
 def _make_folder(folder: Path) -> None:

@@ -129,7 +129,7 @@ def _cost(splats: Splats, first: Tensor, second: Tensor) -> Float[Tensor, " p"]:
 
 def _axis(splats: Splats, index: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
     """Direction in the world of one of each splat's own axes."""
-    rotations = _rotations(splats.quats)
+    rotations = rotations_of(splats.quats)
     return rotations.gather(2, index[:, None, None].expand(-1, 3, 1))[:, :, 0]
 
 
@@ -161,7 +161,7 @@ def _merged(splats: Splats, first: Tensor, second: Tensor) -> Splats:
     means = splats.means.double()[pair]
     mean = (share[..., None] * means).sum(1)
     step = means - mean[:, None]
-    axes = _rotations(splats.quats.double()[pair.reshape(-1)]).reshape(-1, 2, 3, 3)
+    axes = rotations_of(splats.quats.double()[pair.reshape(-1)]).reshape(-1, 2, 3, 3)
     axes = axes * splats.scales.double()[pair][:, :, None, :]
     covariance = axes @ axes.transpose(2, 3) + step[..., :, None] * step[..., None, :]
     values, vectors = torch.linalg.eigh((share[..., None, None] * covariance).sum(1))
@@ -178,12 +178,12 @@ def _merged(splats: Splats, first: Tensor, second: Tensor) -> Splats:
         return (share.reshape(*share.shape, *[1] * (picked.ndim - 2)) * picked).sum(1).to(kind)
 
     return Splats(
-        mean.to(kind), _quats(vectors).to(kind), scales.to(kind), opacity.clamp_max(1.0).to(kind),
+        mean.to(kind), quats_of(vectors).to(kind), scales.to(kind), opacity.clamp_max(1.0).to(kind),
         mixed(splats.colors), None if splats.sh is None else mixed(splats.sh),
     )  # fmt: skip
 
 
-def _rotations(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
+def rotations_of(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
     w, x, y, z = (quats / torch.linalg.norm(quats, dim=1, keepdim=True)).unbind(1)
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -193,7 +193,7 @@ def _rotations(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
     return torch.stack(rows, 1).reshape(-1, 3, 3)
 
 
-def _quats(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
+def quats_of(rotations: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
     """Unit quaternions w x y z, from the largest component of each (Shepperd 1978)."""
     (a, b, c), (d, e, f), (g, h, i) = (row.unbind(1) for row in rotations.unbind(1))
     outer = torch.stack(

@@ -11,12 +11,15 @@ import torch
 from scipy.spatial.transform import Rotation, Slerp
 
 from renderers import Camera, SceneError
+from scenegen.export.colmap import read_colmap
 from scenegen.export.transforms import read_transforms
 
 STEP_METRES = 0.35
 """Distance between two growth steps of a walk: holes stay narrow enough to outpaint."""
 STEP_DEGREES = 15.0
 """Turn between two growth steps: about a quarter of a usual view is new."""
+FLY_DEGREES = 10.0
+"""Largest turn to a side of the path "fly"."""
 FILM_FRAMES = 60
 """Frames of a named path in a film: two seconds."""
 WIDEST = 2.0
@@ -36,7 +39,8 @@ def motion(camera: Camera, name: str, distance: float, frames: int) -> list[Came
 
     Args:
         camera: Where the motion starts; not among the answers unless the motion ends there.
-        name: A name of ``NAMED_PATHS``, or "around" for a full turn to the right.
+        name: A name of ``NAMED_PATHS``; "around" for a full turn to the right; "turntable" for a
+            full circle around the point ``distance`` ahead; or "fly": ahead in a gentle S.
         distance: Length of the walk, in metres; ignored by "around".
         frames: Number of cameras.
 
@@ -45,10 +49,22 @@ def motion(camera: Camera, name: str, distance: float, frames: int) -> list[Came
     """
     if name == "around":
         return [camera.moved(yaw_degrees=360.0 * (i + 1) / frames) for i in range(frames)]
+    shares = [(i + 1) / frames for i in range(frames)]
+    if name == "turntable":
+        pivot = camera.moved(forward=distance)
+        return [pivot.moved(yaw_degrees=360.0 * t).moved(forward=-distance) for t in shares]
+    if name == "fly":
+        swing = [math.sin(2.0 * math.pi * t) for t in shares]
+        return [
+            camera.moved(
+                right=0.15 * distance * s, forward=distance * t, yaw_degrees=FLY_DEGREES * s
+            )
+            for t, s in zip(shares, swing, strict=True)
+        ]
     if name not in NAMED_PATHS:
         raise SceneError(
             f"unknown path {name!r}",
-            why=f"named paths are {', '.join(NAMED_PATHS)} and around",
+            why=f"named paths are {', '.join(NAMED_PATHS)}, around, turntable and fly",
             fix="use one of them, or a transforms.json file",
         )
     move = NAMED_PATHS[name]
@@ -60,7 +76,7 @@ def path_cameras(camera: Camera, path: str | Path, distance: float, *, film: boo
 
     Args:
         camera: Start of a named motion.
-        path: A name, or the file name of a NeRF transforms.json.
+        path: A name, the file name of a NeRF transforms.json, or a folder of COLMAP text.
         distance: Length of a named walk, in metres.
         film: Many cameras, for a smooth film; otherwise few, for growth.
 
@@ -69,6 +85,8 @@ def path_cameras(camera: Camera, path: str | Path, distance: float, *, film: boo
     """
     if str(path).endswith(".json"):
         return read_transforms(Path(path))
+    if Path(path).is_dir():
+        return read_colmap(path)
     if film:
         return motion(camera, str(path), distance, FILM_FRAMES)
     length = 360.0 / STEP_DEGREES if str(path) == "around" else abs(distance) / STEP_METRES
