@@ -29,7 +29,10 @@ as these are beyond the median, times the first, or times the second where sky i
 
 
 class TrainedDepth:
-    """See :class:`scenegen.geometry.base.DepthEstimator`. Runs on a GPU where there is one."""
+    """See :class:`scenegen.geometry.base.DepthEstimator`. Runs on a GPU where there is one.
+
+    The image and its mirror image are asked, and the answers averaged: mistakes differ.
+    """
 
     def __init__(self) -> None:
         self.network = _load(shipped_path("depth"))
@@ -41,11 +44,15 @@ class TrainedDepth:
         px_from_cam: Float[Tensor, "3 3"],
         eye_height: float,
     ) -> Estimate:
-        said = ask(self.network, rgb)
+        said, mirrored = ask(self.network, rgb), ask(self.network, rgb.flip(1))
         disparity, trust = (
-            interpolate(plane[:, None].cpu(), rgb.shape[:2], mode="bilinear")[0, 0]
-            for plane in (said.disparity, said.confidence.sigmoid())
+            interpolate(0.5 * (plane + other.flip(2))[:, None].cpu(), rgb.shape[:2], mode="bilinear")
+            for plane, other in (
+                (said.disparity, mirrored.disparity),
+                (said.confidence.sigmoid(), mirrored.confidence.sigmoid()),
+            )
         )
+        disparity, trust = disparity[0, 0], trust[0, 0]
         depth, scale = metric_depth(_from_zero(disparity, sky), sky, px_from_cam, eye_height)
         return Estimate(depth.clamp(NEAREST, FARTHEST), trust, scale)
 
