@@ -28,22 +28,28 @@ def test_a_seam_by_hand() -> None:
     rgb = row[None, :, None].expand(80, 40, 3) * 0.1
     new = torch.zeros(80, 40, dtype=torch.bool)
     new[:, 20:] = True
-    assert seam_contrast(rgb, new) == pytest.approx(3.0, rel=1e-4)
+    depth = torch.ones(80, 40)
+    assert seam_contrast(rgb, new, depth) == pytest.approx(3.0, rel=1e-4)
+    assert seam_contrast(rgb, new, torch.full_like(depth, torch.inf)) == pytest.approx(
+        3.0, rel=1e-4
+    )
+    depth[:, 20:] = 2.0  # now the border is the outline of something nearer
+    assert seam_contrast(rgb, new, depth) is None
 
 
 def test_no_border_no_seam() -> None:
     rgb = torch.rand(50, 50, 3)
     new = torch.zeros(50, 50, dtype=torch.bool)
-    assert seam_contrast(rgb, new) is None
+    assert seam_contrast(rgb, new, torch.ones(50, 50)) is None
     new[20:22, 20:22] = True  # 8 pairs
-    assert seam_contrast(rgb, new) is None
+    assert seam_contrast(rgb, new, torch.ones(50, 50)) is None
 
 
 def test_a_border_in_noise_cannot_be_seen() -> None:
     rgb = torch.rand(200, 200, 3, generator=torch.Generator().manual_seed(0))
     new = torch.zeros(200, 200, dtype=torch.bool)
     new[:, 100:] = True
-    assert seam_contrast(rgb, new) == pytest.approx(1.0, abs=0.1)
+    assert seam_contrast(rgb, new, torch.ones(200, 200)) == pytest.approx(1.0, abs=0.1)
 
 
 def test_targets_in_both_directions() -> None:

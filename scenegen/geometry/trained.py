@@ -46,7 +46,9 @@ class TrainedDepth:
     ) -> Estimate:
         said, mirrored = ask(self.network, rgb), ask(self.network, rgb.flip(1))
         disparity, trust = (
-            interpolate(0.5 * (plane + other.flip(2))[:, None].cpu(), rgb.shape[:2], mode="bilinear")
+            interpolate(
+                0.5 * (plane + other.flip(2))[:, None].cpu(), rgb.shape[:2], mode="bilinear"
+            )
             for plane, other in (
                 (said.disparity, mirrored.disparity),
                 (said.confidence.sigmoid(), mirrored.confidence.sigmoid()),

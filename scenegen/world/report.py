@@ -37,6 +37,8 @@ SEED = 7
 """Chooses them: the same for all worlds, so that worlds can be compared."""
 BESIDE_PX = 6
 """Steps of colour within so many pixels of a seam are what the seam's own are compared with."""
+SAME = 1.05
+"""Neighbouring pixels whose depths differ by less than this factor are of one surface."""
 LEAST_SEAM = 60
 """Seams of fewer pixels say nothing."""
 BUDGET = 1_500_000
@@ -192,7 +194,7 @@ def _seams(world: World) -> Iterator[Measure]:
         if not _was_seen(step):
             continue
         data = world.seen(step)
-        contrast = seam_contrast(world.render(step.camera).rgb.cpu(), data.known)
+        contrast = seam_contrast(world.render(step.camera).rgb.cpu(), data.known, data.depth)
         if contrast is not None:
             found.append(contrast)
     if found:
@@ -201,25 +203,33 @@ def _seams(world: World) -> Iterator[Measure]:
         yield Measure("seam contrast, worst", max(found), "", None, False, "")
 
 
-def seam_contrast(rgb: Float[Tensor, "h w 3"], new: Bool[Tensor, "h w"]) -> float | None:
+def seam_contrast(
+    rgb: Float[Tensor, "h w 3"], new: Bool[Tensor, "h w"], depth: Float[Tensor, "h w"]
+) -> float | None:
     """Mean step of colour across the border of a region, over that of pairs of pixels beside it.
+
+    Only within surfaces: where the border is the outline of a thing, a step belongs there.
 
     Args:
         rgb: A picture.
         new: The region.
+        depth: Of the picture, in metres; +inf sky, NaN unknown.
 
     Returns:
         1 for a border that cannot be seen; None where the border is too short to say.
     """
     across, beside = [], []
+    disparity = 1.0 / depth
     for dim in (0, 1):
         step = torch.diff(rgb, dim=dim).abs().mean(-1)
         length = step.shape[dim]
+        one, other = disparity.narrow(dim, 0, length), disparity.narrow(dim, 1, length)
+        surface = torch.maximum(one, other) <= SAME * torch.minimum(one, other)  # sky: 0 and 0
         border = new.narrow(dim, 0, length) != new.narrow(dim, 1, length)
         size = 2 * BESIDE_PX + 1
         near = torch.nn.functional.max_pool2d(border.float()[None, None], size, 1, BESIDE_PX)
-        across.append(step[border])
-        beside.append(step[(near[0, 0] > 0) & ~border])
+        across.append(step[border & surface])
+        beside.append(step[(near[0, 0] > 0) & ~border & surface])
     on, off = torch.cat(across), torch.cat(beside)
     if len(on) < LEAST_SEAM or not len(off) or float(off.mean()) <= 0.0:
         return None
