@@ -118,3 +118,18 @@ def test_it_is_invented_and_says_so(worlds: tuple[World, World], tmp_path: Path)
     assert torch.equal(again.splats.means, layered.splats.means)
     list(again.grow([again.camera0.moved(yaw_degrees=12)]))
     assert again.recall_step(2).choice.view_ids
+
+
+def test_the_rim_of_a_hole_becomes_solid(tmp_path: Path) -> None:
+    """Where the world was thin beside a hole, the background does not shine through any more."""
+    photo = write_photo(tmp_path / "house.png", 128, 96)
+    world = scenegen.create(photo, tmp_path / "world", extent="photo", **SETTINGS)
+    camera = world.camera0.moved(yaw_degrees=12)
+    before = world.render(camera).alpha
+    thin = (before >= COVERED) & (before < 0.95)
+    hole = (before < COVERED).float()[None, None]
+    thin &= torch.nn.functional.max_pool2d(hole, 5, 1, 2)[0, 0] > 0
+    assert thin.sum() > 20
+    list(world.grow([camera]))
+    after = world.render(camera).alpha
+    assert float(after[thin].mean()) > 0.97 > float(before[thin].mean())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from renderers import Camera, Render, join
 from scenegen import geometry, outpaint, splatting
@@ -21,6 +22,10 @@ COVERED = 0.7
 """A pixel is known where the world's opacity is at least this."""
 SOLID = 0.95
 """Depth of the world is trusted for fitting where its opacity is at least this."""
+THIN_BEHIND = 1.003
+"""Where the world is neither solid nor a hole, its own colours are put this much farther away."""
+THIN_PX = 2
+"""That is done so far from a hole, in pixels."""
 MIN_HOLE = 0.001
 """A view with a smaller unknown share is skipped, 0 to 1."""
 RETRIEVED = 4
@@ -150,24 +155,33 @@ def invent(
     if invented == 0.0 and remembered < MIN_HOLE:
         return None
     rgb, fit = as_levels(done.rgb), None
+    seen = [Seen(memory.views[0].camera, memory.views[0].depth)]
+    seen += [Seen(p.camera, p.depth) for p in references if p is not memory.views[0]]
     full = torch.where(done.remembered, done.depth, view.depth)
     if invented > 0.0:
         estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees, eye_height)
         fit = fit_disparity(estimate.depth, view.depth, view.solid & ~view.hole)
         depth = continued_depth(estimate.depth, full, done.invented, fit)
-        seen = [Seen(memory.views[0].camera, memory.views[0].depth)]
-        seen += [Seen(p.camera, p.depth) for p in references if p is not memory.views[0]]
         depth = behind_seen(depth, done.invented, view.camera, seen)
         sky = _new_sky(estimate.sky, done.invented, full)
         full = torch.where(done.invented, torch.where(sky, math.inf, depth), full)
     lifted = view.hole & ~torch.isnan(full)
     full = torch.where(lifted, splatting.snap_flying(full), full)
-    splats = splatting.lift(rgb, full, view.camera, lifted, sky_radius)
+    thin = ~view.solid & ~view.hole & _beside(view.hole) & torch.isfinite(full)
+    backed = behind_seen(torch.where(thin, THIN_BEHIND * full, full), thin, view.camera, seen)
+    thin &= torch.isfinite(backed)
+    splats = splatting.lift(rgb, backed, view.camera, lifted | thin, sky_radius)
     coat = splatting.undercoat(rgb, full, view.camera, lifted, sky_radius)
     data = StepData(splats=join([splats, coat]), rgb=rgb, depth=full, known=lifted)
     said = zip(view_ids, done.verdicts, strict=False)  # none where nothing had to be filled
     rejected = {view_id: v.reason for view_id, v in said if v.rejected}
     return Grown(data, remembered, invented, fit, rejected)
+
+
+def _beside(hole: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Pixels within THIN_PX of a hole."""
+    size = 2 * THIN_PX + 1
+    return max_pool2d(hole.float()[None, None], size, 1, THIN_PX)[0, 0] > 0
 
 
 def as_levels(rgb: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
