@@ -348,7 +348,7 @@ def creation(monkeypatch: pytest.MonkeyPatch, *events: Any) -> list[str]:
             log.append("ended")
 
     def photo(path: Path, long_side: int) -> Any:
-        return SimpleNamespace(rgb=torch.zeros(48, 64, 3))
+        return SimpleNamespace(rgb=torch.zeros(48, 64, 3), name=path.name, fov_degrees=None)
 
     monkeypatch.setattr("viewer.app.load_photo", photo)
     monkeypatch.setattr("scenegen.world.create_events", create_events, raising=False)

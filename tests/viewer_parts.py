@@ -49,8 +49,8 @@ def onlooker(app: ViewerApp) -> Visitor:
     """Somebody without a browser: what is sent to everyone stands for what is sent to a visitor."""
     someone = object.__new__(Visitor)
     someone.stage, someone.splats = app.stage, SplatScene(app.server, app._budget)
-    someone.walker = Mock(camera=CAMERA, here=False)
-    someone._looked, someone.memory = 0.0, Mock()
+    someone.walker = Mock(camera=CAMERA.resized(800, 600), here=False, moved_at=0.0)
+    someone.name, someone._looked, someone.memory = "onlooker", 0.0, Mock()
     someone._sending = threading.Lock()
     app._visitors[-1] = someone
     someone.refresh()

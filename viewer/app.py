@@ -12,14 +12,16 @@ from typing import Any
 import viser
 
 from renderers import Camera, SceneError, Splats
+from scenegen.config import LONG_SIDE
 from scenegen.export.images import to_bytes
+from scenegen.geometry import default_fov
 from scenegen.image import load_photo
 from scenegen.world.events import Committed, Event, Finished, Loaded, Planned, Skipped
 from scenegen.world.paths import approach, growth_view
 from scenegen.world.world import World
 from viewer import navigation
 from viewer.awake import KeepAwake
-from viewer.jobs import Job, Jobs, Work
+from viewer.jobs import Job, Jobs, Work, one_by_one
 from viewer.looking import look_around
 from viewer.scene import BUDGET, check_budget
 from viewer.server import address_of, quiet_console, start_server
@@ -154,11 +156,21 @@ class ViewerApp:
         """
         from scenegen.world import create_events
 
+        # Seen at once, before its depth is estimated and even before what does so is loaded.
+        picture = load_photo(photo, LONG_SIDE["standard"])
+        height, width = picture.rgb.shape[:2]
+        fov = settings.get("fov") or picture.fov_degrees or default_fov(width, height)
+        camera = Camera.from_fov(fov, width, height)
+        self.set_home(picture.name, camera)
+        self._photo = navigation.add_picture(self.server, to_bytes(picture.rgb), camera)
+        yield "estimating its depth ...", 0.0
+
         made: list[World] = []
         events = create_events(photo, folder, _world_out=made, **settings)
         try:
-            yield from self.shown(events, on_event, lambda: made[0] if made else None, photo)
+            yield from self.shown(events, on_event, lambda: made[0] if made else None)
         finally:
+            self._hide_photo()
             if made:
                 self.update(made[0])
 
@@ -191,7 +203,8 @@ class ViewerApp:
         def work() -> Work:
             yield "", None
             try:
-                change(world)
+                with self.stage.changing:
+                    change(world)
             finally:
                 self.update(world)
             yield "done", 1.0
@@ -270,7 +283,6 @@ class ViewerApp:
         events: Iterable[Event],
         on_event: Callable[[Event], None] | None = None,
         world: Callable[[], AnyWorld | None] = lambda: None,
-        photo: Path | None = None,
     ) -> Work:
         """Show each event, then say it: the work of a job.
 
@@ -278,15 +290,12 @@ class ViewerApp:
             events: As in :meth:`follow`, which says what ``on_event`` is, too.
             on_event: Called with each event after it is shown.
             world: The world that grows, as soon as there is one.
-            photo: Shown as it is until its splats are there.
         """
         planned, visited = 0, 0
         try:
-            for event in events:
+            for event in one_by_one(events, self.stage.changing):
                 if isinstance(event, Loaded):
                     self.set_home(event.name, event.camera)
-                    if photo is not None:
-                        self._show_photo(photo, event.camera)
                 elif isinstance(event, Committed):
                     if (grown := world()) is not None:
                         self.stage.survey(grown)
@@ -342,11 +351,6 @@ class ViewerApp:
             "Photo frame", False, hint="Show where the photograph was taken from"
         )
         self._show_camera.on_update(guarded(self._toggle_frustum))
-
-    def _show_photo(self, photo: Path, camera: Camera) -> None:
-        """The photograph as a picture, where its world will be."""
-        rgb = to_bytes(load_photo(photo, long_side=max(camera.width, camera.height)).rgb)
-        self._photo = navigation.add_picture(self.server, rgb, camera)
 
     def _hide_photo(self) -> None:
         if self._photo is not None:

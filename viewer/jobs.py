@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from renderers import SceneError
 
 logger = logging.getLogger("scenegen")
 
+T = TypeVar("T")
+END = object()
 Work = Generator[tuple[str, float | None], None, None]
 """Says after each part what was done, and which share of all is done, 0 to 1, if that is known.
 Closed when it is to stop early."""
@@ -28,6 +31,17 @@ class Job:
 
     def __str__(self) -> str:
         return f"{self.title} ({self.who})" if self.who else self.title
+
+
+def one_by_one(parts: Iterable[T], lock: threading.Lock) -> Iterator[T]:
+    """The same parts; each is made while the lock is held."""
+    left = iter(parts)
+    while True:
+        with lock:
+            part = next(left, END)
+        if part is END:
+            return
+        yield cast(T, part)
 
 
 class Jobs:

@@ -107,6 +107,8 @@ class Stage:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.changing = threading.Lock()
+        """Held while the world changes, and while its memory is read."""
         self.name = ""
         self.home = Camera.from_fov(60.0, 4, 3)
         """The photograph's own camera."""

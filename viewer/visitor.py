@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -27,7 +28,7 @@ from viewer.navigation import vertical_fov
 from viewer.panels.growing import GrowPanel
 from viewer.panels.moving import MovePanel
 from viewer.panels.remembering import MemoryPanel
-from viewer.panels.showing import COLOUR, EVIDENCE, LEGENDS, ShowPanel
+from viewer.panels.showing import COLOUR, EVIDENCE, LEGENDS, SURFELS, ShowPanel
 from viewer.panels.taking import TakePanel
 from viewer.scene import WINDOW_HEIGHT
 from viewer.server import dark_background
@@ -42,6 +43,8 @@ LOOK_SIDE, PICTURE_SIDE = 160, 480
 shown in place of the world, in pixels."""
 NARROW, PHONE_BUDGET = 700, 400_000
 """A window of fewer pixels is taken for a phone's, which sorts so many splats smoothly."""
+LOWEST = 150
+"""Height of the lowest window that the size floor of splats is made for, in pixels."""
 SELDOM = 1.0
 """Seconds after which a visitor who keeps moving is looked at all the same."""
 
@@ -116,7 +119,8 @@ class Visitor:
         """Bring the browser up to date with the stage."""
         with self._sending:
             stage = self.stage
-            self.splats.pixel = 2.0 * _half_height(stage) / WINDOW_HEIGHT
+            window = min(max(self.walker.camera.height, LOWEST), WINDOW_HEIGHT)
+            self.splats.pixel = 2.0 * _half_height(stage) / window
             self.splats.show(stage.chunks, self.walker.camera.center)
             self.memory.refresh()
         self.look_again()
@@ -162,7 +166,8 @@ class Visitor:
         """What the visitor wants to see, drawn by our renderer."""
         stage, kind = self.stage, self.showing.kind
         if kind == EVIDENCE and isinstance(stage.world, World):
-            recall = stage.world.recall(view)
+            with stage.changing:
+                recall = stage.world.recall(view)
             self.memory.explained(recall)
             overlay, legend = evidence_overlay(recall)
             names = "\n".join(f"- {_swatch(color)} {words}" for color, words in legend)
@@ -170,7 +175,8 @@ class Visitor:
             return to_bytes(overlay)
         kind = COLOUR if kind == EVIDENCE else kind
         held = ViewMemory() if stage.world is None else stage.world.memory
-        return to_bytes(sketch(kind, stage.scenery, held, view, stage.renderer))
+        with stage.changing if kind == SURFELS else contextlib.nullcontext():
+            return to_bytes(sketch(kind, stage.scenery, held, view, stage.renderer))
 
     def due(self, before: float) -> bool:
         """Whether the visitor moved since looked at last, and stands still since ``before``."""
@@ -194,7 +200,7 @@ class Visitor:
         kind = self.showing.kind
         if kind == COLOUR:
             self.splats.show(stage.chunks, view.center)
-        elif job is None or kind not in (EVIDENCE, "surfels"):  # the memory is being written to
+        elif job is None or kind not in (EVIDENCE, SURFELS):  # the memory is being written to
             picture = self.drawn(_long(view, PICTURE_SIDE))
             self.client.scene.set_background_image(picture, "jpeg")
 

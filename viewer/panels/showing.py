@@ -12,13 +12,13 @@ from viewer.telling import guarded
 if TYPE_CHECKING:
     from viewer.visitor import Visitor
 
-COLOUR, EVIDENCE = "colour", "evidence"
+COLOUR, SURFELS, EVIDENCE = "colour", "surfels", "evidence"
 LEGENDS = {
     COLOUR: "The world.",
     "depth": "Near is yellow, far is violet, the sky is blue.",
     "normals": "Red leans right, green up, blue faces you.",
     "provenance": "Blue was photographed; yellow to red was invented, the redder the later.",
-    "surfels": "What the memory holds. Violet are backs.",
+    SURFELS: "What the memory holds. Violet are backs.",
     EVIDENCE: "Which remembered view explains each place.",
 }
 BUDGETS = (0.05, 4.0)
