@@ -16,11 +16,12 @@ import torch
 import viser
 from browser import HEIGHT, NEEDS_BROWSER, WIDTH, Complaints, Page, keep, wait_for
 from jaxtyping import UInt8
+from viewer_parts import CAMERA, world
 
 from renderers import Camera, Splats, join, make_renderer
 from spatial_memory import ViewMemory
 from viewer import ViewerApp
-from viewer.navigation import pose_of
+from viewer.navigation import pose_of, share_query
 
 pytestmark = NEEDS_BROWSER
 
@@ -229,6 +230,31 @@ def test_chunk_added_later_appears(visit: Visit) -> None:
     wanted = small_world().camera0.project(corners)[0].flatten().numpy()
     np.testing.assert_allclose(box(paint(visit.picture(YELLOW), YELLOW)), wanted, atol=4)
     assert visit.page.complaints() == []
+
+
+def test_link_opens_where_it_says_and_the_tab_survives_a_new_server(tmp_path: Path) -> None:
+    place = CAMERA.moved(right=0.5, forward=0.7, yaw_degrees=30)
+
+    def stands(app: ViewerApp) -> bool:
+        seen = [v.walker.camera for v in app.visitors if v.walker.here]
+        return bool(seen) and torch.allclose(
+            seen[0].cam_from_world, place.cam_from_world, rtol=0, atol=1e-3
+        )
+
+    with ViewerApp(port=0) as app:
+        app.show_world(world(30))
+        page = Page(tmp_path)
+        try:
+            page.open(f"{app.url}/{share_query(pose_of(place))}")
+            wait_for(lambda: stands(app), "the visitor to stand where the link says")
+            port = app.server.get_port()
+            app.close()
+            with ViewerApp(port=port) as again:
+                again.show_world(world(30))
+                wait_for(lambda: stands(again), "the visitor to come back to the same place")
+                wait_for(lambda: again.visitors[0].splats.shown == 30, "the world")
+        finally:
+            page.close()
 
 
 def test_nothing_went_wrong_on_the_server(visit: Visit) -> None:

@@ -31,7 +31,7 @@ class Start:
             (folder / name).mkdir()
         self.app = ViewerApp(port=0, budget=6000)
         StartPanel(self.app, folder / "worlds", folder / "photos", QUICK)
-        self.page = Page(folder / "chrome", 480, 360)
+        self.page = Page(folder / "chrome", 640, 420)
         self.page.open(self.app.url)
         wait_for(lambda: self.app.visitors, "a visitor")
 
@@ -210,7 +210,7 @@ def test_picture_film_and_file_are_taken_along(
 
 def test_others_see_who_grows_and_anyone_can_cancel(start: Start) -> None:
     (person,) = start.app.visitors
-    other = Page(start.folder / "chrome2", 480, 360)
+    other = Page(start.folder / "chrome2", 640, 420)
     try:
         other.open(start.app.url)
         person.walker.step(0.0, 0.0, 120.0)
@@ -240,7 +240,7 @@ def test_leaving_while_it_grows_harms_nothing(start: Start) -> None:
     wait_for(lambda: not start.app.visitors, "nobody to be left")
     assert start.app.jobs.wait(90)
     assert start.grown() >= before
-    start.page = Page(start.folder / "chrome3", 480, 360)
+    start.page = Page(start.folder / "chrome3", 640, 420)
     start.page.open(start.app.url)
     (again,) = wait_for(lambda: start.app.visitors, "the visitor to come back")
     wait_for(lambda: again.splats.shown > 0, "the world")

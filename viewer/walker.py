@@ -35,8 +35,11 @@ from viewer.navigation import (
 
 Mode = Literal["walk", "fly", "orbit"]
 MODES: tuple[Mode, ...] = ("walk", "fly", "orbit")
-LOST = 2.0
-"""Seconds after which a correction that nobody answered counts as lost."""
+LOST = 5.0
+"""Seconds after which a correction that nobody answered is made again."""
+SETTLING = 1.0
+"""Seconds after arriving in which a browser, above all one that comes back to a server that was
+started anew, may still report places in other axes: they are taken as they are."""
 MOVED = 2e-3
 """Corrections smaller than this are not worth sending, in metres."""
 TAGS = 1000
@@ -67,7 +70,7 @@ class Walker:
         """Whether the visitor has arrived; what a browser reports before is its default pose."""
         self.moved_at = time.monotonic()
         """When the visitor moved or turned last, on the clock of ``time.monotonic``."""
-        self._head = np.zeros(3)
+        self._head, self._arrived = np.zeros(3), 0.0
         self._tag, self._placed, self._asked = FAR_PLANE, 0.0, np.zeros(3)
         self._owed: np.ndarray | None = None
         self._wanted: Pose | None = None
@@ -93,13 +96,18 @@ class Walker:
     def _report(self, camera: viser.CameraHandle, head: np.ndarray) -> bool:
         now = time.monotonic()
         self.moved_at = now
-        if not self.here or (abs(camera.far - self._tag) > 0.25 and now - self._placed > LOST):
-            self.here = True
+        if not self.here:
+            self.here, self._arrived = True, now
+            self._begin(head, camera.far)
+            return True
+        if now - self._arrived < SETTLING and self._wanted is None:
             self._begin(head, camera.far)
             return True
         if abs(camera.far - self._tag) > 0.25:  # said before it heard of the correction
             if self._owed is not None:
                 self._owed = head - self._asked
+            if now - self._placed > LOST:
+                self._put_right(camera, head)
             return True
         self._wanted = None
         step = head - self._head
@@ -111,13 +119,9 @@ class Walker:
         goal = self._head + (self.speed / BROWSER_SPEED) * step
         if self._mode == "walk":
             goal = np.array(self._terrain().walk(_point(self._head), _point(goal), self._body()))
-        if np.abs(goal - head).max() > MOVED:
-            self._asked, self._owed = head, np.zeros(3)
-            position = np.array(camera.position) + (goal - head)
-            with self._client.atomic():
-                self._next_tag()
-                camera.position = position
         self._head = goal
+        if np.abs(goal - head).max() > MOVED:
+            self._put_right(camera, head)
         return True
 
     def go_to(self, pose: Pose) -> None:
@@ -164,6 +168,14 @@ class Walker:
             self.go_to(pose)
         if mode == "walk":
             self.step(0.0, 0.0, 0.0)  # down to the ground
+
+    def _put_right(self, camera: viser.CameraHandle, head: np.ndarray) -> None:
+        """Tell the browser, which has the visitor at ``head``, where the visitor is."""
+        self._asked, self._owed = head, np.zeros(3)
+        position = np.array(camera.position) + (self._head - head)
+        with self._client.atomic():
+            self._next_tag()
+            camera.position = position
 
     def _begin(self, head: np.ndarray, far: float) -> None:
         self._head, self._tag, self._owed, self._wanted = head, far, None, None

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import viser
 
+from renderers import SceneError
 from scenegen.world.sketches import Shares
-from viewer.telling import guarded
+from viewer.telling import complain, guarded
 
 if TYPE_CHECKING:
     from viewer.visitor import Visitor
@@ -46,7 +47,10 @@ class GrowPanel:
         stood = self._visitor.walker.moved_at
         if worth and self._auto.value and not self._grow.disabled and stood != self._grown:
             self._grown = stood  # once from here: a rest may stay unknown
-            self._visitor.grow()
+            try:
+                self._visitor.grow()
+            except SceneError as error:  # somebody else was faster
+                complain(self._visitor.client, error)
 
     def _clicked(self, event: Any) -> None:
         self._visitor.grow()
