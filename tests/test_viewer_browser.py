@@ -196,7 +196,8 @@ def test_w_walks_forward_and_r_walks_back(visit: Visit) -> None:
 
 def test_w_stops_at_a_wall_and_feet_stay_on_the_ground(visit: Visit) -> None:
     """From 1.2 m before the red block; eyes 2.4 m above ground, radius 0.25 m."""
-    (person,) = visit.app.visitors
+    (person,) = wait_for(lambda: visit.app.visitors, "a visitor")
+    wait_for(lambda: person.walker.here, "the visitor to arrive")
     start = small_world().camera0.moved(right=-3.75, forward=DISTANCE - 1.2)
     person.walker.go_to(pose_of(start))
     wait_for(lambda: abs(visit.places[-1][0] + 3.75) < 1e-3, "the jump")
@@ -212,6 +213,7 @@ def test_w_stops_at_a_wall_and_feet_stay_on_the_ground(visit: Visit) -> None:
 
 
 def test_question_mark_tells_the_keys(visit: Visit) -> None:
+    wait_for(lambda: "walls stop you" in visit.page.text(), "the panel")
     visit.page.hold_key("?", 0.1, shift=True)
     wait_for(lambda: "all commands" in visit.page.text(), "the note on keys")
     keep(visit.page.screenshot(), "viewer_keys.png")

@@ -71,11 +71,6 @@ class FakeBrowser:
             self.place.update(self._underway.popleft())
 
 
-@pytest.fixture(autouse=True)
-def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walker, "SETTLING", 0.0)
-
-
 def client_of(browser: FakeBrowser) -> Any:
     client = MagicMock(spec=viser.ClientHandle)
     client.camera, client.atomic = browser, contextlib.nullcontext
@@ -164,14 +159,18 @@ def test_default_pose_of_a_browser_is_not_believed() -> None:
     assert not person.report(strange)
 
 
-def test_places_right_after_arriving_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_in_other_axes_are_not_believed() -> None:
     """A browser that comes back reports in other axes first: no walk leads from there to here."""
-    monkeypatch.setattr(walker, "SETTLING", 100.0)
-    person, browser = person_on(terrain(FLOOR, WALL))
+    browser = FakeBrowser()
+    person = Walker(client_of(browser), lambda: terrain(FLOOR, WALL), Body)
+    browser.place["up_direction"] = np.array([0.0, 0.0, 1.0])
     browser.walk(person, (1.0, -1.4, 5.0))
-    assert browser.corrections == 0
-    monkeypatch.setattr(walker, "SETTLING", 0.0)
+    assert not person.here
+    browser.place["up_direction"] = np.array([0.0, -1.0, 0.0])
+    browser.walk(person, (0, 1.4, 0))
     browser.walk(person, (0, 0, 0.1))
+    assert person.here
+    assert browser.corrections == 0
     assert browser.place["position"][2] == pytest.approx(5.1)
 
 

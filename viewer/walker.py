@@ -37,9 +37,9 @@ Mode = Literal["walk", "fly", "orbit"]
 MODES: tuple[Mode, ...] = ("walk", "fly", "orbit")
 LOST = 5.0
 """Seconds after which a correction that nobody answered is made again."""
-SETTLING = 1.0
-"""Seconds after arriving in which a browser, above all one that comes back to a server that was
-started anew, may still report places in other axes: they are taken as they are."""
+UPRIGHT = -0.9
+"""Largest y of a visitor's up (y points down). A browser that comes back to a server that was
+started anew reports in other axes first, where up is elsewhere."""
 MOVED = 2e-3
 """Corrections smaller than this are not worth sending, in metres."""
 TAGS = 1000
@@ -70,7 +70,7 @@ class Walker:
         """Whether the visitor has arrived; what a browser reports before is its default pose."""
         self.moved_at = time.monotonic()
         """When the visitor moved or turned last, on the clock of ``time.monotonic``."""
-        self._head, self._arrived = np.zeros(3), 0.0
+        self._head = np.zeros(3)
         self._tag, self._placed, self._asked = FAR_PLANE, 0.0, np.zeros(3)
         self._owed: np.ndarray | None = None
         self._wanted: Pose | None = None
@@ -97,12 +97,9 @@ class Walker:
         now = time.monotonic()
         self.moved_at = now
         if not self.here:
-            self.here, self._arrived = True, now
+            self.here = bool(camera.up_direction[1] < UPRIGHT)
             self._begin(head, camera.far)
-            return True
-        if now - self._arrived < SETTLING and self._wanted is None:
-            self._begin(head, camera.far)
-            return True
+            return self.here
         if abs(camera.far - self._tag) > 0.25:  # said before it heard of the correction
             if self._owed is not None:
                 self._owed = head - self._asked
