@@ -172,6 +172,5 @@ def test_missing_weights_say_how_to_get_them(
     monkeypatch.setenv("SCENEGEN_MODELS", str(tmp_path))
     with pytest.raises(SceneError, match="scenegen models pull fastdepth"):
         geometry.estimate(outdoor(), "fastdepth")
-    assert torch.equal(
-        geometry.estimate(outdoor()).depth, geometry.estimate(outdoor(), "prior").depth
-    )
+    shipped = geometry.estimate(outdoor(), "dpt").depth  # nothing has to be pulled for it
+    assert torch.equal(geometry.estimate(outdoor()).depth, shipped)

@@ -90,7 +90,9 @@ def _needs(model: str) -> str | None:
 
 def _not_shipped() -> str | None:
     path = models.shipped_path("depth")
-    return None if path.is_file() else f"this release ships no weights for it ({path})"
+    return (
+        None if path.is_file() else f"its weights, which come with the install, are gone ({path})"
+    )
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,8 @@ DEPTH_BACKENDS: dict[str, Backend] = {  # best first
     "dpt": Backend(
         "scenegen.geometry.trained:TrainedDepth",
         _not_shipped,
-        "train it as docs/training.md says, or use another --depth",
-        "our own network: relative depth of any scene; metres from the ground it sees",
+        "reinstall scenegen-worlds, or use another --depth",
+        "our own network, shipped: relative depth of any scene; metres from the ground it sees",
     ),
     "fastdepth": Backend(
         "scenegen.geometry.fastdepth:FastDepth",

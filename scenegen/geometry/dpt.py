@@ -28,9 +28,8 @@ SCALE = 8
 TOKEN_NOISE = 0.4
 """Standard deviation of the noise on normalised tokens in training. A ridge of 0.2 per token, the
 square of about this, was the best for the base on photographs."""
-FAST_SHARE = 0.75
-"""Weight of the second branch in a room; outdoors it has none. Of 0.5 and 0.75 the better one on
-the photographs of benchmarks/depth.py."""
+FAST_SHARE = 0.5
+"""Weight of the second branch in a room; outdoors it has none."""
 PLACES = 6
 """Numbers that tell the linear base where a token is: a quadratic in x and y."""
 USUAL_FOCAL = 0.85
@@ -100,7 +99,7 @@ class Fuse(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "b c h w"], skip: Tensor | None, size: tuple[int, int]
-    ) -> Float[Tensor, "b c _ _"]:
+    ) -> Float[Tensor, "b out _ _"]:
         if self.refine1 is not None and skip is not None:
             x = x + self.refine1(skip)
         x = self.projection(self.refine2(x))  # before it grows: the same, at a quarter of the work
