@@ -191,7 +191,7 @@ def test_backends_that_cannot_run_are_said(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("SCENEGEN_MODELS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     absent: dict[str, str] = {}
-    assert list(depth.contestants(absent)) == ["prior", "ramp", "constant"]
+    assert list(depth.contestants(absent)) == ["dpt", "prior", "ramp", "constant"]
     assert set(absent) >= {"moge", "depth-anything", "fastdepth", "fastdepth alone"}
 
 

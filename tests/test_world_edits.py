@@ -146,7 +146,7 @@ def test_a_mesh_is_made_of_all_surfaces_after_a_view_was_forgotten(
 ) -> None:
     meant: list[DepthView] = []
 
-    def fused(views: list[DepthView]) -> trimesh.Trimesh:
+    def fused(views: list[DepthView], max_triangles: int) -> trimesh.Trimesh:
         meant.extend(views)
         box = trimesh.creation.box()
         box.visual.vertex_colors = [200, 100, 50, 255]

@@ -47,7 +47,6 @@ READ_ME = """This folder is a 3D world made from one photograph by scenegen {ver
 
 world.db   the journal: every step, its camera, how it was made, and what was changed by hand
 steps/     one folder per step: the splats it added and the view it saw
-cache/     what can be made again from these two; may be deleted
 
 One unit is one metre: {scale}.
 
