@@ -29,8 +29,8 @@ REACH = 3.0
 """Centres further apart than this many of their sizes together do not belong to one surface."""
 GROWTH = 0.35
 """How much of the light that opacity cannot take up goes into size, as a power of both axes. With
-0 holes open, with 0.5 none of it is lost but surfaces blur. Between 0.3 and 0.4, which gave 36.4 and 31.8 dB on a
-room of 100,000 splats thinned to a third; smaller rooms liked more."""
+0 holes open, with 0.5 none of it is lost but surfaces blur. Between 0.3 and 0.4, which gave 36.4
+and 31.8 dB on a room of 100,000 splats thinned to a third; smaller rooms liked more."""
 OPACITY_MAX = 0.99
 """Opacity of a merged splat at most."""
 
