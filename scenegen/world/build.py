@@ -24,10 +24,11 @@ from scenegen.outpaint import choose_outpainter
 from scenegen.world.arrays import StepData
 from scenegen.world.circle import copied, copies
 from scenegen.world.events import Committed, Event, Finished, Loaded, Scaled
+from scenegen.world.folder import check_free, never_begun
 from scenegen.world.grow import as_levels
 from scenegen.world.layer import behind_edges
 from scenegen.world.plan import EXTENTS, planned_cameras
-from scenegen.world.store import Store, check_free, never_begun
+from scenegen.world.store import Store
 from scenegen.world.world import World
 
 COPY_SHARE = 0.4

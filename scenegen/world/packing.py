@@ -24,9 +24,10 @@ from renderers import SceneError
 from scenegen.export.atomic import atomic_write, cannot_read, sync_file, sync_folder
 from scenegen.world.arrays import sha256
 from scenegen.world.database import DATABASE
+from scenegen.world.folder import README, check_free
 from scenegen.world.journal import Step
 from scenegen.world.stepfiles import STEPS
-from scenegen.world.store import README, Store, check_free
+from scenegen.world.store import Store
 
 MANIFEST = "manifest.json"
 KIND = "scenegen-world"
