@@ -134,7 +134,10 @@ class Page:
         return self.ask("document.body.innerText")
 
     def click(self, words: str) -> None:
-        """Press the mouse on the button, tab, or choice that says ``words``."""
+        """Press the mouse on the button, tab, or choice that says ``words``.
+
+        First it has to lie still, with nothing over it.
+        """
         find = f"""(() => {{
             const all = [...document.querySelectorAll(
                 'button, label, [role=tab], [role=option], [role=radio], summary, p')];
@@ -143,7 +146,9 @@ class Page:
             if (!hit) return null;
             hit.scrollIntoView({{block: 'center'}});
             const box = hit.getBoundingClientRect();
-            return [box.x + box.width / 2, box.y + box.height / 2];
+            const x = box.x + box.width / 2, y = box.y + box.height / 2;
+            const top = document.elementFromPoint(x, y);
+            return top && hit.parentElement.contains(top) ? [x, y] : null;
         }})()"""
         place = None
 
