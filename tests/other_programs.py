@@ -1,9 +1,10 @@
-"""Other people's programs that read our files: from npm, driven from tests.
+"""Other people's programs that read our files, driven from tests: from npm, and Blender.
 
-    npm install @playcanvas/splat-transform gltf-validator three @sparkjsdev/spark
+    npm install @playcanvas/splat-transform playcanvas gltf-validator three @sparkjsdev/spark
 
-in the project's folder, or anywhere with SCENEGEN_NODE_MODULES set to its ``node_modules``. Tests
-skip with a reason where a program is not there.
+in the project's folder, or anywhere with SCENEGEN_NODE_MODULES set to its ``node_modules``. For
+Blender, SCENEGEN_BLENDER_PYTHON names a Python that has its module ``bpy``. Tests skip with a
+reason where a program is not there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import CHROME, Page, wait_for
+from PIL import Image
 
 NODE = shutil.which("node")
 MODULES = Path(
@@ -38,6 +40,30 @@ def needs(*packages: str, browser: bool = False) -> pytest.MarkDecorator:
     if browser and CHROME is None:
         reason = "no Chromium or Chrome found; name one in SCENEGEN_CHROME"
     return pytest.mark.skipif(bool(reason), reason=reason)
+
+
+BLENDER = os.environ.get("SCENEGEN_BLENDER_PYTHON")
+NEEDS_BLENDER = pytest.mark.skipif(
+    not BLENDER, reason="no Blender: name a Python that has bpy in SCENEGEN_BLENDER_PYTHON"
+)
+
+
+def blender_picture(
+    file: Path, size: tuple[int, int], fov_x: float
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """A mesh as Blender imports and draws it, from the origin along its +y, z up.
+
+    Returns:
+        The picture (h, w, 3), 0 to 1, and the vertices, triangles and bounds of the import.
+    """
+    script, out = Path(__file__).with_name("in_blender.py"), file.with_suffix(".blender.png")
+    command = [str(BLENDER), str(script), str(file), str(out), *map(str, (*size, fov_x))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("imported "))
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture.convert("RGB")) / 255.0
+    return pixels, json.loads(line.removeprefix("imported "))
 
 
 def splat_transform(source: Path, target: Path) -> None:
@@ -84,69 +110,126 @@ def served(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-THREE_PAGE = """<!doctype html><link rel="icon" href="data:,">
-<style>body {{ margin: 0; background: black }}</style>
+PAGE = """<!doctype html><link rel="icon" href="data:,">
+<style>body {{ margin: 0; background: black }} canvas {{ display: block }}</style>
 <script type="importmap">{{"imports": {{
-  "three": "/node_modules/three/build/three.module.js",
+  "three": "/node_modules/three/build/{three}",
+  "three/webgpu": "/node_modules/three/build/three.webgpu.js",
+  "three/tsl": "/node_modules/three/build/three.tsl.js",
   "three/addons/": "/node_modules/three/examples/jsm/",
+  "playcanvas": "/node_modules/playcanvas/build/playcanvas.mjs",
   "@sparkjsdev/spark": "/node_modules/@sparkjsdev/spark/dist/spark.module.js"}}}}</script>
 <script type="module">
-import * as THREE from "three";
+const name = "{name}", fov = {fov}, turned = {turned};
+let frames = 0;
+{body}
+</script>"""
+_THREE = """
 const scene = new THREE.Scene();
-const camera = new THREE.PerspectiveCamera({fov}, innerWidth / innerHeight, 0.05, 100);
-const renderer = new THREE.WebGLRenderer({{antialias: false, preserveDrawingBuffer: true}});
+const camera = new THREE.PerspectiveCamera(fov, innerWidth / innerHeight, 0.05, 100);
 renderer.setSize(innerWidth, innerHeight);
 document.body.appendChild(renderer.domElement);
-{body}
-let frames = 0;
-renderer.setAnimationLoop(() => {{
+renderer.setAnimationLoop(() => {
   renderer.render(scene, camera);
   window.frames_drawn = ++frames;
-}});
-</script>"""
-SPARK = """
-import {{ SparkRenderer, SplatMesh }} from "@sparkjsdev/spark";
-scene.add(new SparkRenderer({{ renderer }}));
-const mesh = new SplatMesh({{ url: "{name}" }});
-mesh.quaternion.set({turn}, 0, 0, {keep});
+});
+"""
+_WEBGL = """
+import * as THREE from "three";
+const renderer = new THREE.WebGLRenderer({antialias: false, preserveDrawingBuffer: true});
+"""
+_SPARK = """
+import { SparkRenderer, SplatMesh } from "@sparkjsdev/spark";
+scene.add(new SparkRenderer({ renderer }));
+const mesh = new SplatMesh({ url: name });
+mesh.quaternion.set(+turned, 0, 0, +!turned);
 await mesh.initialized;
 window.splat_count = mesh.packedSplats?.numSplats ?? mesh.numSplats;
 scene.add(mesh);
 """
-GLTF = """
-import {{ GLTFLoader }} from "three/addons/loaders/GLTFLoader.js";
-const loaded = await new GLTFLoader().loadAsync("{name}");
+_LOADED = """
+import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
+const loaded = await new GLTFLoader().loadAsync(name);
 scene.add(loaded.scene);
 """
+_LOADED_SPLATS = (
+    """
+import * as THREE from "three/webgpu";
+import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
+import { GLTFGaussianSplatLoaderExtension as Splats }
+  from "three/addons/loaders/GLTFGaussianSplatLoaderExtension.js";
+const renderer = new THREE.WebGPURenderer({antialias: false, forceWebGL: true});
+renderer.outputColorSpace = THREE.LinearSRGBColorSpace;  // it takes colours for linear otherwise
+await renderer.init();
+"""
+    + _THREE
+    + """
+const loaded = await new GLTFLoader().register(parser => new Splats(parser)).loadAsync(name);
+loaded.scene.traverse(o => { window.splat_count ??= o.geometry?.instanceCount; });
+scene.add(loaded.scene);
+"""
+)
+_PLAYCANVAS = """
+import * as pc from "playcanvas";
+const canvas = document.body.appendChild(document.createElement("canvas"));
+const app = new pc.Application(canvas, {
+  graphicsDeviceOptions: { antialias: false, preserveDrawingBuffer: true } });
+app.setCanvasFillMode(pc.FILLMODE_FILL_WINDOW);
+app.setCanvasResolution(pc.RESOLUTION_AUTO);
+app.start();
+const eye = new pc.Entity();
+eye.addComponent("camera", { fov, nearClip: 0.05, farClip: 100, clearColor: new pc.Color(0, 0, 0),
+  toneMapping: pc.TONEMAP_NONE });
+app.root.addChild(eye);
+const asset = new pc.Asset("world", "container", { url: name });
+asset.on("error", why => { throw new Error(why); });
+asset.ready(() => {
+  const shown = new pc.Entity();
+  shown.addComponent("gsplat", { asset: asset.resource.gsplats[0] });
+  window.splat_count = asset.resource.gsplats[0].resource.gsplatData.numSplats;
+  app.root.addChild(shown);
+  app.on("frameend", () => { window.frames_drawn = ++frames; });
+});
+app.assets.add(asset);
+app.assets.load(asset);
+"""
+_BODIES = {
+    "spark": _WEBGL + _THREE + _SPARK,
+    "three": _WEBGL + _THREE + _LOADED,
+    "three splats": _LOADED_SPLATS,
+    "playcanvas": _PLAYCANVAS,
+}
+"""What each program is told; "three" shows meshes, the others splats."""
 
 
-def three_picture(
-    tab: Page, file: Path, size: tuple[int, int], fov_x: float, *, turned: bool = False,
-    splats: bool = True,
+def picture_by(
+    program: str, tab: Page, file: Path, size: tuple[int, int], fov_x: float,
+    *, turned: bool = False,
 ) -> tuple[np.ndarray, int]:  # fmt: skip
-    """A file as three.js draws it, splats by Spark, from the origin along -z.
+    """A file as a program in a browser draws it, from the origin along -z.
 
     Args:
+        program: One of _BODIES.
         tab: A tab of ``size``.
         file: What to show.
         size: Width and height.
         fov_x: Horizontal field of view, in degrees.
         turned: Turn the scene by 180 degrees about x, as users do with files in OpenCV's axes.
-        splats: Splats or a mesh.
 
     Returns:
-        The picture (h, w, 3), 0 to 1, and the number of splats that Spark counts.
+        The picture (h, w, 3), 0 to 1, and the number of splats that the program counts.
     """
     slope = np.tan(np.radians(fov_x) / 2) * size[1] / size[0]
-    body = (SPARK if splats else GLTF).format(
-        name=file.name, turn=int(turned), keep=int(not turned)
-    )
-    page = THREE_PAGE.format(fov=np.degrees(2 * np.arctan(slope)), body=body)
+    page = PAGE.format(
+        three="three.webgpu.js" if program == "three splats" else "three.module.js",
+        name=file.name, fov=np.degrees(2 * np.arctan(slope)), turned=str(turned).lower(),
+        body=_BODIES[program],
+    )  # fmt: skip
     (file.parent / "page.html").write_text(page)
     tab.errors.clear()
     with served(file.parent) as address:
         tab.open(f"{address}/page.html")
-        wait_for(lambda: tab.errors or value(tab, "window.frames_drawn || 0") > 25, "three")
+        wait_for(lambda: tab.errors or value(tab, "window.frames_drawn || 0") > 25, program)
         assert not tab.errors, tab.errors
         return tab.screenshot() / 255.0, int(value(tab, "window.splat_count || 0"))
 

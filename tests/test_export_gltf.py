@@ -14,11 +14,25 @@ import torch
 import trimesh
 from browser import Page
 from coloured_room import FOV, HEIGHT, WIDTH, check_picture, coloured_room
-from other_programs import needs, splat_transform, three_picture, validate_gltf
+from other_programs import (
+    NEEDS_BLENDER,
+    blender_picture,
+    needs,
+    picture_by,
+    splat_transform,
+    validate_gltf,
+)
 from splat_scenes import cloud
 
 from renderers import Camera, SceneError
-from scenegen.export import DepthView, export_file, mesh_from_depth, read_splats, write_ply
+from scenegen.export import (
+    DepthView,
+    ExportOptions,
+    export_file,
+    mesh_from_depth,
+    read_splats,
+    write_ply,
+)
 from scenegen.export.collider import collider
 from scenegen.export.formats import TRIANGLES
 from scenegen.export.placement import Placement
@@ -226,8 +240,28 @@ def test_three_shows_the_mesh_upright(
     tmp_path: Path, room_surface: trimesh.Trimesh, tab: Page
 ) -> None:
     export_file(tmp_path / "a.glb", splats=coloured_room(), mesh=lambda most: room_surface)
-    picture, _ = three_picture(tab, tmp_path / "a.glb", (WIDTH, HEIGHT), FOV, splats=False)
+    picture, _ = picture_by("three", tab, tmp_path / "a.glb", (WIDTH, HEIGHT), FOV)
     check_picture(picture, harmonics=False)
+
+
+@NEEDS_BLENDER
+@pytest.mark.parametrize("name", ["glb", "obj", "mesh.ply", "collider.glb"])
+def test_blender_shows_the_mesh_upright(
+    tmp_path: Path, room_surface: trimesh.Trimesh, name: str
+) -> None:
+    """Imported without a switch; .ply has no axes of its own, so it is exported for Blender."""
+    options = ExportOptions(up="z") if name == "mesh.ply" else ExportOptions()
+    path = tmp_path / f"room.{name}"
+    export_file(
+        path, splats=coloured_room(), mesh=lambda most: room_surface, options=options, ground=1.2
+    )
+    picture, found = blender_picture(path, (WIDTH, HEIGHT), FOV)
+    check_picture(picture, harmonics=False)
+    whole = room_surface if name != "collider.glb" else collider(room_surface, 1.2)
+    assert (found["vertices"], found["triangles"]) == (len(whole.vertices), len(whole.faces))
+    (x0, y0, z0), (x1, y1, z1) = whole.bounds  # x right, y ahead, z up
+    np.testing.assert_allclose(found["low"], [x0, z0, -y1], atol=1e-5)
+    np.testing.assert_allclose(found["high"], [x1, z1, -y0], atol=1e-5)
 
 
 @needs("gltf-validator")

@@ -18,7 +18,7 @@ from browser import Page
 from coloured_room import FOV, HEIGHT, WIDTH, camera, check_picture, coloured_room, psnr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from other_programs import needs, splat_transform, three_picture
+from other_programs import needs, picture_by, splat_transform
 from splat_scenes import cloud, rotation_of
 
 from renderers import Camera, SceneError, Splats, make_renderer
@@ -303,11 +303,32 @@ def test_spark_shows_the_room_upright(tmp_path: Path, tab: Page, name: str) -> N
     """In three.js' own axes for .spz; turned about x by the user for files in OpenCV's axes."""
     room, path = coloured_room(), tmp_path / f"room.{name}"
     export_file(path, splats=room)
-    picture, count = three_picture(tab, path, (WIDTH, HEIGHT), FOV, turned=name != "spz")
+    picture, count = picture_by("spark", tab, path, (WIDTH, HEIGHT), FOV, turned=name != "spz")
     assert count == len(room)
     check_picture(picture, harmonics=KEEPS_SH[name])
     want = make_renderer("cpu").render(room, camera()).rgb
     assert not KEEPS_SH[name] or psnr(torch.from_numpy(picture).float(), want) > 28
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("program", "agrees"),
+    [
+        pytest.param("playcanvas", 34.0, marks=needs("playcanvas", browser=True)),
+        pytest.param("three splats", 29.0, marks=needs("three", browser=True)),
+    ],
+)
+def test_others_draw_the_gltf_upright(
+    tmp_path: Path, tab: Page, program: str, agrees: float
+) -> None:
+    """Two readers of KHR_gaussian_splatting, nothing turned by hand."""
+    room, path = coloured_room(), tmp_path / "room.splats.glb"
+    export_file(path, splats=room)
+    picture, count = picture_by(program, tab, path, (WIDTH, HEIGHT), FOV)
+    assert count == len(room)
+    check_picture(picture)
+    want = make_renderer("cpu").render(room, camera()).rgb
+    assert psnr(torch.from_numpy(picture).float(), want) > agrees
 
 
 # Errors

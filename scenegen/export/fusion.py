@@ -260,6 +260,9 @@ def _sorted(
     rank[order] = np.cumsum(new) - 1
     a, b, c = (faces := rank[faces]).T
     faces = faces[(a != b) & (b != c) & (c != a)]
+    # A triangle and its own back, where corners fell together, enclose nothing: Blender drops one.
+    _, which, count = np.unique(np.sort(faces, 1), axis=0, return_inverse=True, return_counts=True)
+    faces = faces[count[which.reshape(-1)] == 1]
     turn = (faces.argmin(axis=1)[:, None] + np.arange(3)) % 3
     faces = np.take_along_axis(faces, turn, axis=1)
     return vertices[new], faces[np.lexsort(faces.T[::-1])], colors[new]
