@@ -56,4 +56,4 @@ found = {
     "low": [min(c[k] for c in corners) for k in range(3)],
     "high": [max(c[k] for c in corners) for k in range(3)],
 }
-print("imported " + json.dumps(found))
+print("imported " + json.dumps(found))  # noqa: T201
