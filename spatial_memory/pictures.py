@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +25,22 @@ from renderers.errors import SceneError
 from spatial_memory.views import PROVENANCES, View
 
 _LEVELS = np.float32(255.0)
+
+
+@runtime_checkable  # the test-time type checker needs it
+class Source(Protocol):
+    """Where the pixels of a view lie while they are not in memory. Never changes."""
+
+    def view(self, provenance: str) -> View:
+        """The view.
+
+        Args:
+            provenance: What to say of it.
+
+        Raises:
+            ValueError: What holds it is missing or damaged.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,10 @@ class Blob:
         if digest(data) != self.sha256:
             raise ValueError(f"{self.path.name} has other contents than were saved")
         return data
+
+    def view(self, provenance: str) -> View:
+        """As :class:`Source` says."""
+        return decode(self.read(), provenance)
 
 
 def digest(data: bytes) -> str:

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from renderers.errors import SceneError
-from spatial_memory.pictures import Blob, blob_name, decode, digest, encode
+from spatial_memory.pictures import Blob, Source, blob_name, decode, digest, encode
 from spatial_memory.views import View
 
 
 @dataclass(frozen=True)
 class _Record:
     provenance: str
-    blob: Blob | None
-    """Where the picture is written; None while it is only in memory."""
+    source: Source | None
+    """Where the picture lies; None while it is only in memory."""
     ours: bool = False
     """Whether the file is in our own temporary folder, and goes when the view goes."""
 
@@ -72,13 +72,14 @@ class ViewStore:
                 self._cache.move_to_end(view_id)
                 return self._cache[view_id]
             record = self._records[view_id]
-            assert record.blob is not None
+            assert record.source is not None
             try:
-                view = decode(record.blob.read(), record.provenance)
+                view = record.source.view(record.provenance)
             except ValueError as error:
+                place = f" ({record.source.path.parent})" if isinstance(record.source, Blob) else ""
                 raise SceneError(
                     f"the pixels of view {view_id} cannot be read",
-                    why=f"{error} ({record.blob.path.parent})",
+                    why=f"{error}{place}",
                     fix="restore the folder from a copy, or forget the view",
                 ) from error
             self._hold(view_id, view)
@@ -102,6 +103,11 @@ class ViewStore:
                 why=f"it holds: {ids}{more}" if ids else "it is empty",
                 fix="use an id that write() returned and that was not forgotten since",
             )
+
+    def source(self, view_id: int) -> Source | None:
+        """Where a view lies, if that is not in memory or in a file of our own."""
+        record = self._records[view_id]
+        return None if record.ours else record.source
 
     def provenance(self, view_id: int) -> str:
         """Whether a view was observed or generated, without reading its pixels."""
@@ -133,18 +139,32 @@ class ViewStore:
             self._release(view_id)
             self._discard(self._records.pop(view_id))
 
+    def found(self, view_id: int, source: Source) -> None:
+        """Say where the pixels of a view lie as well, so that they need not be written out."""
+        with self._lock:
+            self._discard(self._records[view_id])
+            self._records[view_id] = _Record(self._records[view_id].provenance, source)
+
+    def adopt(self, view_id: int, source: Source, provenance: str) -> None:
+        """Put back a view that lies elsewhere, unread; ascending ids only.
+
+        Raises:
+            ValueError: It is out of order.
+        """
+        if view_id < self.next_id:
+            raise ValueError(f"view {view_id} is out of order")
+        self._records[view_id] = _Record(provenance, source)
+        self.next_id = view_id + 1
+
     def restore(self, view_id: int, blob: Blob, provenance: str) -> View:
         """Put back a view that is in a file; ascending ids only.
 
         Raises:
             ValueError: The file is missing, damaged or not that of a view.
         """
-        if view_id < self.next_id:
-            raise ValueError(f"view {view_id} is out of order")
         view = decode(blob.read(), provenance)
-        self._records[view_id] = _Record(provenance, blob)
+        self.adopt(view_id, blob, provenance)
         self._hold(view_id, view)
-        self.next_id = view_id + 1
         return view
 
     def contents(self, view_id: int) -> bytes:
@@ -155,14 +175,14 @@ class ViewStore:
         """
         with self._lock:
             record = self._records[view_id]
-            if record.blob is not None:
+            if isinstance(record.source, Blob):
                 try:
-                    return record.blob.read()
+                    return record.source.read()
                 except ValueError:
                     if view_id not in self._cache:
                         raise
                     self._records[view_id] = _Record(record.provenance, None)
-            return encode(self._cache[view_id])
+            return encode(self[view_id])
 
     def _hold(self, view_id: int, view: View) -> None:
         """Keep pixels in memory, and write out those used longest ago until all fit."""
@@ -180,7 +200,7 @@ class ViewStore:
 
     def _write_out(self, view_id: int) -> None:
         record = self._records[view_id]
-        if record.blob is not None:
+        if record.source is not None:
             return
         data = encode(self._cache[view_id])
         sha256 = digest(data)
@@ -194,7 +214,7 @@ class ViewStore:
                 fix="make room on the disk, choose another folder: ViewMemory(config, folder), "
                 "or raise view_cache_mb",
             ) from error
-        self._records[view_id] = replace(record, blob=Blob(path, sha256), ours=True)
+        self._records[view_id] = replace(record, source=Blob(path, sha256), ours=True)
 
     def _own_folder(self) -> Path:
         if self._temporary is None:
@@ -204,8 +224,8 @@ class ViewStore:
 
     @staticmethod
     def _discard(record: _Record) -> None:
-        if record.ours and record.blob is not None:
-            record.blob.path.unlink(missing_ok=True)
+        if record.ours and isinstance(record.source, Blob):
+            record.source.path.unlink(missing_ok=True)
 
 
 def _size(view: View) -> int:

@@ -391,7 +391,7 @@ def test_what_was_chosen_for_a_step_can_be_explained_later(world: World) -> None
 
 
 def recall_afresh(world: World, step: int) -> Choice:
-    then = replay(world._store, world.journal.path(step - 1))
+    then = replay(world._store, world.journal.path(step - 1), world.journal.seals)
     hit = then.memory.retrieve([world.steps[step].camera], k=4)
     return Choice(hit.view_ids, hit.coverage, hit.gains, hit.votes, hit.reasons)
 

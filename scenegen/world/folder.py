@@ -21,6 +21,7 @@ READ_ME = """This folder is a 3D world made from one photograph by scenegen {ver
 
 world.db   the journal: every step, its camera, how it was made, and what was changed by hand
 steps/     one folder per step: the splats it added and the view it saw
+cache/     what makes opening quick; it can be deleted
 
 One unit is one metre: {scale}.
 
@@ -65,11 +66,14 @@ def never_begun(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     if not names or not names <= {DATABASE, README, LOCK, STEPS, *logs}:
         return False
-    if DATABASE not in names:
-        return True
+    lost = (folder / STEPS).is_dir() and any((folder / STEPS).iterdir())
+    if DATABASE not in names:  # with steps, it is a world that has lost its journal
+        return not lost
     try:
         with closing(connect(folder / DATABASE)) as db:
             tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-            return not tables or db.execute("SELECT 1 FROM entries").fetchone() is None
+            if not tables:
+                return not lost
+            return db.execute("SELECT 1 FROM entries").fetchone() is None
     except sqlite3.Error:
         return False

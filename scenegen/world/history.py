@@ -19,6 +19,7 @@ from scenegen.world.chronicle import log_lines
 from scenegen.world.journal import Edit, Entry, Journal, Step, check_branch_name
 from scenegen.world.provenance import origin_of
 from scenegen.world.replay import State, check, replay
+from scenegen.world.snapshots import EVERY, StepPixels
 from scenegen.world.store import Store
 from spatial_memory import ViewMemory
 
@@ -279,8 +280,20 @@ class History:
         step = Step(-1, self._journal.head, provenance, camera, info)
         step, seal = self._store.add_step(step, data, self._journal.branch)
         self._enter(step, seal)
-        self._state.take(step, data)
+        self._state.take(step, data, StepPixels(self._store.files, step))
         return step
+
+    def set_aside(self) -> None:
+        """Have the next `open` start from here, if much was done since the last snapshot.
+
+        The memory is made anew for that: somebody may have changed the one in use.
+        """
+        path = self._state.entries
+        if len(path) >= self._state.kept + EVERY:
+            try:
+                self._state.kept = replay(self._store, path, self._journal.seals).kept
+            except SceneError as error:
+                logger.warning("%s: %s", self.folder, error.what)
 
     def _edit(self, kind: str, arguments: dict[str, Any]) -> None:
         """Check, record, then apply: killed in between, the next `open` applies it."""
@@ -321,7 +334,7 @@ class History:
         entries = self._state.entries
         if entries and [entry.id for entry in entries] == [entry.id for entry in path]:
             return self._state
-        return replay(self._store, path)
+        return replay(self._store, path, self._journal.seals)
 
     def _load(self) -> None:
         self._meta = self._store.meta()

@@ -2,7 +2,8 @@
 
 Memory and splats are a function of the journal: of the entries from the first one to the head.
 They are replayed when a world is opened or its head moves, so that nothing else needs to be
-stored, nothing can disagree, and any other moment can be had as well.
+stored, nothing can disagree, and any other moment can be had as well. For the memory of a long
+history that begins at the latest of its :mod:`snapshots`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from renderers import Camera, SceneError, Splats
 from scenegen.world.arrays import StepData
 from scenegen.world.journal import Edit, Entry, Step
+from scenegen.world.snapshots import EVERY, KEPT, Snapshots, StepPixels
 from scenegen.world.store import Store
 from spatial_memory import MemoryConfig, ViewMemory
 
@@ -33,6 +35,8 @@ class State:
     """Steps and edits, in order."""
     chunks: list[Splats] = field(default_factory=list)
     """What is left of the splats that each step added."""
+    kept: int = 0
+    """How many of the entries the latest snapshot stands for."""
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -44,11 +48,19 @@ class State:
         """The edits, in order."""
         return tuple(entry for entry in self.entries if isinstance(entry, Edit))
 
-    def take(self, step: Step, data: StepData) -> None:
-        """Add what a step brought."""
+    def take(self, step: Step, data: StepData, pixels: StepPixels | None = None) -> None:
+        """Add what a step brought.
+
+        Args:
+            step: The step.
+            data: Its arrays.
+            pixels: Where its view lies, if that is on the disk.
+        """
         self.memory.views.next_id = step.id  # numbers of edits and of other branches are left out
         provenance = "generated" if step.provenance == "generated" else "observed"
         self.memory.write(data.rgb, data.depth, step.camera, provenance, data.known)
+        if pixels is not None:
+            self.memory.views.found(step.id, pixels)
         self.entries.append(step)
         self.chunks.append(data.splats)
 
@@ -75,23 +87,54 @@ class State:
         self.entries.append(edit)
 
 
-def replay(store: Store, entries: Sequence[Entry]) -> State:
+def replay(store: Store, entries: Sequence[Entry], seals: Mapping[int, str]) -> State:
     """A world after some entries.
 
     Args:
         store: Where the steps lie.
         entries: From the first one on, each after its parent.
+        seals: Their seals. Moments of long histories are set aside for the next time.
 
     Raises:
         SceneError: A step or an edit is damaged.
     """
-    state = State()
-    for entry in entries:
+    snapshots = Snapshots(store.folder)
+    state = _begin(store, entries, seals, snapshots)
+    begun = len(state.entries)
+    for entry in entries[begun:]:
         if isinstance(entry, Step):
-            state.take(entry, store.files.load(entry))
+            state.take(entry, store.files.load(entry), StepPixels(store.files, entry))
         else:
             _redo(state, entry, store)
+        left, done = len(entries) - len(state.entries), len(state.entries) - begun
+        if done >= EVERY and left % EVERY == 0 and left < KEPT * EVERY:
+            snapshots.save(seals[entry.id], state.memory)
+            state.kept = len(state.entries)
     return state
+
+
+def _begin(
+    store: Store, entries: Sequence[Entry], seals: Mapping[int, str], snapshots: Snapshots
+) -> State:
+    """As much as the latest snapshot on the way stands for."""
+    for count in range(len(entries), EVERY - 1, -1):
+        seal = seals[entries[count - 1].id]
+        if not snapshots.has(seal):
+            continue
+        past = [entry for entry in entries[:count] if isinstance(entry, Step)]
+        store.files.check_views(past)
+        memory = snapshots.load(seal, store.files, past)
+        if memory is None:
+            continue
+        state = State(memory, kept=count)
+        for entry in entries[:count]:
+            if isinstance(entry, Step):
+                state.entries.append(entry)
+                state.chunks.append(store.files.splats(entry))
+            else:
+                state.keep(entry)
+        return state
+    return State()
 
 
 def surfaces(store: Store, state: State) -> Iterator[tuple[Tensor, Tensor, Camera, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,6 +83,16 @@ class StepFiles:
             if view.depth.shape != (step.camera.height, step.camera.width):
                 raise ValueError("its view is not of the size of its camera")
             return view
+
+    def check_views(self, steps: Iterable[Step]) -> None:
+        """Make sure that the files of views are there, without reading them.
+
+        Raises:
+            SceneError: One is missing.
+        """
+        for step in steps:
+            with self._damage(step):
+                (self.folder(step.id) / VIEW).stat()
 
     def load(self, step: Step) -> StepData:
         """All that one step added.

@@ -240,10 +240,13 @@ class World(History):
         yield Planned(tuple(cameras))
         depth = geometry.choose_depth(self._meta["depth"])[0]
         painter = choose_outpainter(self._meta["outpaint"], self._meta.get("prompt"))[0]
-        for camera in cameras:
-            with self.writing():
-                seed = int(self._meta["seed"]) * 100_003 + self.journal.next_id
-                yield from self.step(camera, depth, painter, seed, walk)
+        try:
+            for camera in cameras:
+                with self.writing():
+                    seed = int(self._meta["seed"]) * 100_003 + self.journal.next_id
+                    yield from self.step(camera, depth, painter, seed, walk)
+        finally:
+            self.set_aside()
         yield Finished(len(self.steps), len(self.splats), time.monotonic() - started)
 
     def step(
