@@ -24,7 +24,7 @@ from PIL.ExifTags import IFD, Base
 
 from renderers.errors import SceneError
 from scenegen.image import Photo, files, load_photo
-from scenegen.image import photo as module
+from scenegen.image import picture as module
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -25,11 +25,12 @@ from viser import _messages
 from websockets import Headers, InvalidStatus, Subprotocol
 from websockets.sync.client import connect
 
-import viewer.session
 from renderers import Camera, SceneError, Splats
+from scenegen.image.picture import Picture
 from scenegen.world.events import Committed, Finished, Loaded, Planned, Retrieved, Skipped
-from viewer import ViewerApp, awake, navigation, view_photo, view_world
-from viewer.server import BACKGROUND, address_of, refusal
+from viewer import ViewerApp, awake, cameras, navigation, view_photo, view_world
+from viewer.page import BACKGROUND
+from viewer.server import address_of, refusal
 from viewer.telling import guarded, plain
 
 
@@ -194,10 +195,10 @@ def test_page_shows_a_quiet_dark_background(app: ViewerApp) -> None:
 def test_lens_by_hand() -> None:
     """Focal length 24 and 48 rows: 45 degrees up and down; off centre, 36 and 12 rows."""
     lens = torch.tensor([[24.0, 0, 32], [0, 24, 24], [0, 0, 1]])
-    assert navigation.vertical_fov(Camera(lens, torch.eye(4), 64, 48)) == pytest.approx(math.pi / 2)
+    assert cameras.vertical_fov(Camera(lens, torch.eye(4), 64, 48)) == pytest.approx(math.pi / 2)
     lens[1, 2] = 36.0
     wanted = math.atan(1.5) + math.atan(0.5)
-    assert navigation.vertical_fov(Camera(lens, torch.eye(4), 64, 48)) == pytest.approx(wanted)
+    assert cameras.vertical_fov(Camera(lens, torch.eye(4), 64, 48)) == pytest.approx(wanted)
 
 
 def test_visitors_start_where_the_photograph_was_taken(app: ViewerApp) -> None:
@@ -212,7 +213,7 @@ def test_visitors_start_where_the_photograph_was_taken(app: ViewerApp) -> None:
 
 
 def test_turned_camera_looks_along_its_axis() -> None:
-    pose = navigation.pose_of(CAMERA.moved(right=1.0, yaw_degrees=90.0))
+    pose = cameras.pose_of(CAMERA.moved(right=1.0, yaw_degrees=90.0))
     np.testing.assert_allclose(pose.position, [1, 0, 0], atol=1e-6)
     np.testing.assert_allclose(pose.look_at, [1 + navigation.LOOK_AHEAD, 0, 0], atol=1e-6)
     np.testing.assert_allclose(pose.up, [0, -1, 0], atol=1e-6)
@@ -230,12 +231,12 @@ def visitor(number: int = 0) -> Any:
 
 def test_photograph_frame_is_off_and_can_be_shown(app: ViewerApp) -> None:
     app.show_world(world(3))
-    frame = app.server.scene._handle_from_node_name[navigation.FRUSTUM]
+    frame = app.server.scene._handle_from_node_name[cameras.FRUSTUM]
     assert isinstance(frame, viser.CameraFrustumHandle)
     assert not frame.visible
     assert frame.aspect == pytest.approx(4 / 3)
-    app._show_camera.value = True
-    app._toggle_frustum(SimpleNamespace(client=None))
+    app.panel.show_camera.value = True
+    app.panel._toggle_frustum(SimpleNamespace(client=None))
     assert frame.visible
 
 
@@ -304,19 +305,19 @@ def test_a_world_grows_chunk_by_chunk(app: ViewerApp) -> None:
     seen = []
 
     def look(event: Any) -> None:
-        bar = app._progress.value if app._progress.visible else None
+        bar = app.panel.progress.value if app.panel.progress.visible else None
         seen.append((len(nodes(app)), bar))
-        assert app._cancel.visible
-        assert plain(str(event)) in app._status.content
-        assert "Making a world" in app._status.content
+        assert app.panel.cancel.visible
+        assert plain(str(event)) in app.panel.words.content
+        assert "Making a world" in app.panel.words.content
 
-    assert app.follow(iter(EVENTS), look)
+    assert app.works.follow(iter(EVENTS), look)
     assert seen == [(0, 0), (1, 0), (1, 0), (1, 0), (2, 25), (2, 50), (2, 75), (2, 100)]
-    assert not (app._status.visible or app._progress.visible or app._cancel.visible)
+    assert not (app.panel.words.visible or app.panel.progress.visible or app.panel.cancel.visible)
     assert list(nodes(app)) == ["/world/step 0", "/world/step 1"]
     assert app.steps == 3
-    assert "street.jpg" in app._title.content
-    assert "7 splats in 3 steps" in app._title.content
+    assert "street.jpg" in app.panel.title.content
+    assert "7 splats in 3 steps" in app.panel.title.content
 
 
 def test_size_floor_is_that_of_the_steps_own_view(app: ViewerApp) -> None:
@@ -324,7 +325,7 @@ def test_size_floor_is_that_of_the_steps_own_view(app: ViewerApp) -> None:
     pixel = 2 * math.tan(math.radians(30)) * 0.75 / 600
     small = dots(1, depth=2.0, sigma=1e-4)
     small.means[0, 0] = 0.0
-    app.follow(
+    app.works.follow(
         iter([EVENTS[0], Committed(0, small, CAMERA, 1, 1), Committed(1, small, LATER, 1, 1)])
     )
     for node, distance in zip(nodes(app).values(), (2.0, 1.0), strict=True):
@@ -336,23 +337,27 @@ def creation(monkeypatch: pytest.MonkeyPatch, *events: Any) -> list[str]:
     """Replace the making of worlds; an exception among the events is raised in its turn."""
     log: list[str] = []
 
-    def create_events(photo: Path, folder: Path, **settings: Any) -> Iterator[Any]:
-        assert settings.pop("_world_out") == []
-        log.append(f"{photo} {folder} {settings}")
-        try:
-            for event in events:
-                if isinstance(event, BaseException):
-                    raise event
-                yield event
-        finally:
-            log.append("ended")
+    class Creation:
+        world = None
 
-    def photo(path: Path, long_side: int) -> Any:
-        return SimpleNamespace(rgb=torch.zeros(48, 64, 3), name=path.name, fov_degrees=None)
+        def __init__(self, photo: Path, folder: Path, **settings: Any) -> None:
+            log.append(f"{photo} {folder} {settings}")
 
-    monkeypatch.setattr("viewer.app.load_photo", photo)
-    monkeypatch.setattr("scenegen.world.create_events", create_events, raising=False)
-    monkeypatch.setattr(viewer.session.ViewerApp, "wait", lambda app: log.append("waited"))
+        def events(self) -> Iterator[Any]:
+            try:
+                for event in events:
+                    if isinstance(event, BaseException):
+                        raise event
+                    yield event
+            finally:
+                log.append("ended")
+
+    def picture(path: str, long_side: int) -> Picture:
+        return Picture(np.zeros((48, 64, 3), np.float32), None, "", path, (64, 48))
+
+    monkeypatch.setattr("viewer.session.load_picture", picture)
+    monkeypatch.setattr("scenegen.world.Creation", Creation, raising=False)
+    monkeypatch.setattr(ViewerApp, "wait", lambda app: log.append("waited"))
     return log
 
 
@@ -379,7 +384,7 @@ def test_failure_later_shows_what_is_there(monkeypatch: pytest.MonkeyPatch) -> N
     told: list[str] = []
     fail = ViewerApp.fail
     monkeypatch.setattr(
-        ViewerApp, "fail", lambda app, e: (fail(app, e), told.append(app._status.content))
+        ViewerApp, "fail", lambda app, e: (fail(app, e), told.append(app.panel.words.content))
     )
     with pytest.raises(SceneError, match="disk is full"):
         view_photo("p.jpg", "out", port=0)
@@ -412,7 +417,7 @@ def test_ctrl_c_ends_the_viewer_cleanly(
     def pressed(seconds: float) -> bool:
         raise KeyboardInterrupt
 
-    start = viewer.session.ViewerApp.show_world
+    start = ViewerApp.show_world
 
     def show(app: ViewerApp, shown: Any) -> None:
         start(app, shown)
@@ -420,7 +425,7 @@ def test_ctrl_c_ends_the_viewer_cleanly(
         event = app._closed
         app._closed = Mock(wait=pressed, set=event.set, is_set=event.is_set)
 
-    monkeypatch.setattr(viewer.session.ViewerApp, "show_world", show)
+    monkeypatch.setattr(ViewerApp, "show_world", show)
     view_world(world(3), port=0)
     assert urls[0][0] in caplog.text
     with socket.socket() as probe:

@@ -21,7 +21,8 @@ from viewer_parts import CAMERA, world
 from renderers import Camera, Splats, join, make_renderer
 from spatial_memory import ViewMemory
 from viewer import ViewerApp
-from viewer.navigation import pose_of, share_query
+from viewer.cameras import pose_of
+from viewer.navigation import share_query
 
 pytestmark = NEEDS_BROWSER
 

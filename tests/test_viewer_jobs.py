@@ -236,7 +236,7 @@ def test_photograph_sent_meanwhile_has_to_wait(app: ViewerApp) -> None:
         go.wait(20)
         yield "", None
 
-    app.do(GROWING, slow)
+    app.works.do(GROWING, slow)
     client = MagicMock()
     event = SimpleNamespace(client=None, target=SimpleNamespace(value=None))
     with pytest.raises(SceneError, match="has to wait"):

@@ -145,8 +145,8 @@ def test_every_chunk_is_a_node(app: ViewerApp) -> None:
     app.show_world(world(5, 0, 7))
     sizes = {name: node.buffer.shape[0] for name, node in nodes(app).items()}
     assert sizes == {"/world/step 0": 5, "/world/step 2": 7}
-    assert "12 splats in 3 steps" in app._title.content
-    assert "a\\_street" in app._title.content
+    assert "12 splats in 3 steps" in app.panel.title.content
+    assert "a\\_street" in app.panel.title.content
     with pytest.raises(SceneError, match="step 2"):
         app.add_chunk("step 2", dots(1))
     app.show_world(world(3))
@@ -177,7 +177,7 @@ def test_a_large_world_is_thinned_once_and_evenly() -> None:
         app.show_world(world(300, 100))
         sizes = {name: node.buffer.shape[0] for name, node in nodes(app).items()}
         assert sizes == {"/world/step 0": 75, "/world/step 1": 25}
-        assert "400 splats in 2 steps" in app._title.content
+        assert "400 splats in 2 steps" in app.panel.title.content
 
 
 def test_a_growing_world_stays_within_the_budget() -> None:

@@ -15,7 +15,8 @@ from viewer_parts import CAMERA
 
 from spatial_memory.walking import Body, Terrain
 from viewer import navigation, walker
-from viewer.navigation import FAR_PLANE, LOOK_AHEAD, pose_of
+from viewer.cameras import pose_of
+from viewer.navigation import FAR_PLANE, LOOK_AHEAD
 from viewer.walker import Walker
 
 PLACES = ("position", "look_at", "up_direction", "fov", "far")

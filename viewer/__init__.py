@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import renderers  # noqa: F401  before torch: it says how threads wait
 
 if TYPE_CHECKING:
-    from viewer.app import HOST, PORT, ViewerApp
+    from viewer.app import ViewerApp
+    from viewer.server import HOST, PORT
     from viewer.session import view_photo, view_start, view_world
 
 _HOME = {
-    "HOST": "viewer.app",
-    "PORT": "viewer.app",
+    "HOST": "viewer.server",
+    "PORT": "viewer.server",
     "ViewerApp": "viewer.app",
     "view_photo": "viewer.session",
     "view_start": "viewer.session",

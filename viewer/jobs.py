@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from renderers import SceneError
+from renderers.errors import SceneError
 
 logger = logging.getLogger("scenegen")
 

@@ -15,16 +15,8 @@ import viser
 from jaxtyping import Float
 from torch import Tensor
 
-from viewer.scene import (
-    BUDGET,
-    FLOOR_PX,
-    WINDOW_HEIGHT,
-    check_budget,
-    cloud,
-    footprints,
-    sized,
-    thinned,
-)
+from viewer.budget import BUDGET, check_budget
+from viewer.scene import FLOOR_PX, WINDOW_HEIGHT, cloud, footprints, sized, thinned
 from viewer.stage import Chunk
 
 HEADROOM = 0.6

@@ -13,11 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from renderers import SceneError, Splats
+from renderers import Splats
 from renderers.reference import rotation_matrices
 
-BUDGET = 1_500_000
-"""Splats sent to a browser at most: 48 MB, and what an ordinary graphics chip sorts smoothly."""
 WINDOW_HEIGHT = 600
 """Height of the window that the size floor is made for, in pixels: that of a small laptop."""
 BLUR = 0.3
@@ -146,17 +144,3 @@ def cloud(splats: Splats) -> Cloud:
 
 def _levels(values: Tensor) -> UInt8[np.ndarray, "n c"]:
     return (values.float() * 255.0).round().clamp(0, 255).to(torch.uint8).numpy()
-
-
-def check_budget(budget: int) -> None:
-    """Refuse a budget that shows nothing.
-
-    Raises:
-        SceneError: It is not positive.
-    """
-    if budget < 1:
-        raise SceneError(
-            f"a budget of {budget} splats shows nothing",
-            why="at least one splat must be allowed",
-            fix=f"leave the budget out for {BUDGET:,}, or give a positive number",
-        )

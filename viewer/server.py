@@ -19,18 +19,22 @@ import websockets.asyncio.server
 from jaxtyping import UInt8
 from websockets import Headers, Request, Response
 
-from renderers import SceneError
+from renderers.errors import SceneError
+from viewer.page import BACKGROUND, FirstSight
 
 logger = logging.getLogger("scenegen")
 
+HOST, PORT = "127.0.0.1", 8080
+"""Where the viewer is served when nothing else is asked for: only to this machine."""
 PORTS_TRIED = 100
 """Ports tried, one after the other, when the one asked for is busy."""
-BACKGROUND = (30, 31, 34)
-"""sRGB levels of what is unknown: a quiet dark neutral."""
 
 
 class LocalServer(viser.ViserServer):
     """viser without its share tunnel, which any visitor could open to the public internet."""
+
+    first_sight: FirstSight
+    """What is behind its page."""
 
     def request_share_url(self, verbose: bool = True) -> str | None:
         """Refuse. There is never a public address."""
@@ -38,12 +42,13 @@ class LocalServer(viser.ViserServer):
         return None
 
 
-def start_server(host: str, port: int) -> LocalServer:
+def start_server(host: str, port: int, first_sight: FirstSight | None = None) -> LocalServer:
     """Serve on ``host``, on ``port`` or the next free one.
 
     Args:
         host: Name or address of this machine. Anything but loopback is open to the network.
         port: First port tried; 0 lets the system choose.
+        first_sight: What is behind the page; nothing but dark when left out.
 
     Raises:
         SceneError: The host is not an address of this machine, or no port is free.
@@ -52,8 +57,10 @@ def start_server(host: str, port: int) -> LocalServer:
     free = _free_port(addresses, host, port)
     # Half-open and malformed connections, such as those of port scanners, are not our errors.
     logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
-    with quiet_console(), _guarded_door():
+    first_sight = first_sight or FirstSight()
+    with quiet_console(), _guarded_door(first_sight):
         server = LocalServer(host=host, port=free, label="scenegen", verbose=False)
+    server.first_sight = first_sight
     if port not in (0, server.get_port()):
         logger.warning(
             "port %d is not free\n  why: it is in use by another program, perhaps another viewer\n"
@@ -102,7 +109,7 @@ _door = threading.Lock()
 
 
 @contextlib.contextmanager
-def _guarded_door() -> Iterator[None]:
+def _guarded_door(first_sight: FirstSight) -> Iterator[None]:
     """Have the server that is started meanwhile refuse what :func:`refusal` refuses.
 
     viser answers every request and takes every WebSocket, and offers no way to say which. It calls
@@ -117,7 +124,7 @@ def _guarded_door() -> Iterator[None]:
             def look(connection: Any, request: Request) -> Response | None:
                 why = refusal(request.headers, host)
                 if why is None:
-                    return process_request(connection, request)
+                    return first_sight.answer(request.path, process_request(connection, request))
                 logger.warning("viewer: a request was refused: %s", why)
                 return Response(403, "Forbidden", Headers(), f"refused: {why}\n".encode())
 

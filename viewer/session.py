@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from renderers import SceneError
-from scenegen.world.events import Event
-from viewer.app import HOST, PORT, ViewerApp
+from renderers.errors import SceneError
+from scenegen.config import LONG_SIDE
+from scenegen.image.picture import load_picture
+from viewer.budget import BUDGET
+from viewer.greeting import greet, levels
 from viewer.jobs import Job
-from viewer.panels.starting import StartPanel
-from viewer.scene import BUDGET
-from viewer.stage import AnyWorld
-from viewer.uploads import temporary_folder
+from viewer.page import FirstSight
+from viewer.server import HOST, PORT, LocalServer, address_of, quiet_console, start_server
+
+if TYPE_CHECKING:
+    from scenegen.world.events import Event
+    from viewer.stage import AnyWorld
 
 logger = logging.getLogger("scenegen")
 
@@ -37,9 +41,11 @@ def view_world(
         from scenegen.world import open as open_world
 
         world = open_world(world)
+    from viewer.app import ViewerApp
+
     with ViewerApp(host, port, budget) as app:
         app.show_world(world)
-        logger.info("viewer: open %s in a browser; Ctrl-C ends it", app.url)
+        _invite(app.server)
         app.wait()
 
 
@@ -69,12 +75,26 @@ def view_photo(
         SceneError: The world cannot be made or served. When part of it is made already, the
             browser shows that part and the reason, and the error follows after Ctrl-C.
     """
-    with ViewerApp(host, port, budget) as app:
-        logger.info("viewer: open %s in a browser; Ctrl-C ends it", app.url)
+    settings = settings or {}
+    picture = load_picture(photo, LONG_SIDE["standard"])
+    first_sight = FirstSight()
+    first_sight.show(levels(picture))
+    server = start_server(host, port, first_sight)
+    try:
+        greeting = greet(server, picture, settings.get("fov"))
+        _invite(server)
+        from viewer.app import ViewerApp  # only now: it loads much
+
+        app = ViewerApp(budget=budget, server=server)
+    except BaseException:
+        with quiet_console():
+            server.stop()
+        raise
+    with app:
         try:
             app.jobs.run(
                 Job("Making a world", ""),
-                lambda: app.create(Path(photo), Path(folder), settings or {}, on_event),
+                lambda: app.works.create(Path(photo), Path(folder), settings, on_event, greeting),
             )
         except KeyboardInterrupt:
             kept = f"{app.steps} steps are in {folder}" if app.steps else "nothing was made yet"
@@ -109,7 +129,15 @@ def view_start(
     Raises:
         SceneError: The viewer cannot be served.
     """
+    from viewer.app import ViewerApp
+    from viewer.panels.starting import StartPanel
+    from viewer.uploads import temporary_folder
+
     with ViewerApp(host, port, budget) as app, temporary_folder() as photos:
         StartPanel(app, Path(worlds), Path(photos), settings or {})
-        logger.info("viewer: open %s in a browser; Ctrl-C ends it", app.url)
+        _invite(app.server)
         app.wait()
+
+
+def _invite(server: LocalServer) -> None:
+    logger.info("viewer: open %s in a browser; Ctrl-C ends it", address_of(server))

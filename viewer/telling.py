@@ -8,7 +8,7 @@ from typing import Any
 
 import viser
 
-from renderers import SceneError
+from renderers.errors import SceneError
 
 logger = logging.getLogger("scenegen")
 

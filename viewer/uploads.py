@@ -11,8 +11,8 @@ from typing import Any
 import viser
 from viser import _messages
 
-from renderers import SceneError
-from scenegen.image import load_photo
+from renderers.errors import SceneError
+from scenegen.image.picture import load_picture
 
 logger = logging.getLogger("scenegen")
 
@@ -98,7 +98,7 @@ def keep_photo(name: str, content: bytes, folder: Path) -> Path:
     path = folder / f"{safe_name(name)}.{suffix or 'jpg'}"
     path.write_bytes(content)
     try:
-        load_photo(path, long_side=256, max_pixels=MAX_PIXELS)
+        load_picture(path, long_side=256, max_pixels=MAX_PIXELS)
     except BaseException:
         path.unlink()
         raise

@@ -22,9 +22,9 @@ from scenegen.world.recall_picture import evidence_overlay
 from scenegen.world.sketches import shares_of, sketch
 from scenegen.world.world import World
 from spatial_memory import ViewMemory
-from viewer.jobs import Job, Jobs, Work
+from viewer.cameras import vertical_fov
+from viewer.jobs import Jobs
 from viewer.levels import SplatScene
-from viewer.navigation import vertical_fov
 from viewer.panels.growing import GrowPanel
 from viewer.panels.moving import MovePanel
 from viewer.panels.remembering import MemoryPanel
@@ -35,6 +35,7 @@ from viewer.server import dark_background
 from viewer.stage import Stage
 from viewer.telling import guarded
 from viewer.walker import Walker
+from viewer.works import Works
 
 logger = logging.getLogger("scenegen")
 
@@ -55,24 +56,11 @@ class Host(Protocol):
 
     stage: Stage
     jobs: Jobs
+    works: Works
 
     @property
     def url(self) -> str:
         """Where the viewer is found."""
-        ...
-
-    def grow(self, visitor: Visitor) -> None:
-        """Fill what a visitor sees."""
-        ...
-
-    def edit(
-        self, visitor: Visitor, title: str, change: Callable[[World], object], grow: bool
-    ) -> None:
-        """Change the world by hand, then fill what the visitor sees, if asked for."""
-        ...
-
-    def do(self, job: Job, work: Callable[[], Work], visitor: Visitor | None = None) -> None:
-        """Do long work; what goes wrong is told to the visitor."""
         ...
 
 
@@ -136,7 +124,7 @@ class Visitor:
         Raises:
             SceneError: Other work is going on, or there is no world.
         """
-        self.host.grow(self)
+        self.host.works.grow(self)
 
     def edit(self, title: str, change: Callable[[World], object], grow: bool = False) -> None:
         """Change the world by hand.
@@ -144,7 +132,7 @@ class Visitor:
         Raises:
             SceneError: Other work is going on, or there is no world.
         """
-        self.host.edit(self, title, change, grow)
+        self.host.works.edit(self, title, change, grow)
 
     def show(self, kind: str) -> None:
         """Show another picture of the world."""

@@ -23,15 +23,8 @@ import viser
 
 from renderers import Camera
 from spatial_memory.walking import Body, Point, Terrain
-from viewer.navigation import (
-    BROWSER_SPEED,
-    FAR_PLANE,
-    LOOK_AHEAD,
-    ORBIT_DISTANCE,
-    Pose,
-    camera_of,
-    pose_of,
-)
+from viewer.cameras import camera_of, pose_of
+from viewer.navigation import BROWSER_SPEED, FAR_PLANE, LOOK_AHEAD, ORBIT_DISTANCE, Pose
 
 Mode = Literal["walk", "fly", "orbit"]
 MODES: tuple[Mode, ...] = ("walk", "fly", "orbit")

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scenegen.geometry.base import DEPTH_BACKENDS, EYE_HEIGHT, Geometry, choose_depth
-    from scenegen.geometry.estimation import default_fov, estimate
+    from scenegen.geometry.estimation import estimate
+    from scenegen.image.focal import default_fov
 
 _HOME = {
     "DEPTH_BACKENDS": "scenegen.geometry.base",
     "EYE_HEIGHT": "scenegen.geometry.base",
     "Geometry": "scenegen.geometry.base",
     "choose_depth": "scenegen.geometry.base",
-    "default_fov": "scenegen.geometry.estimation",
+    "default_fov": "scenegen.image.focal",
     "estimate": "scenegen.geometry.estimation",
 }
 __all__ = ["DEPTH_BACKENDS", "EYE_HEIGHT", "Geometry", "choose_depth", "default_fov", "estimate"]

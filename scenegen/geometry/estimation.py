@@ -15,19 +15,10 @@ from scenegen.geometry.edges import sharpen
 from scenegen.geometry.ground import check_eye_height
 from scenegen.geometry.normals import disparity_normals
 from scenegen.geometry.sky import find_sky
+from scenegen.image.focal import default_fov
 
-DEFAULT_FOCAL_35MM = 28.0
-"""Focal length assumed where the file does not say, in 35 mm equivalents: phones have 24 to 28."""
-DIAGONAL_35MM = 43.27
-"""Diagonal of a 36 x 24 mm frame, in millimetres: the base of 35 mm equivalents."""
 SMALLEST_SIDE = 16
 """Images smaller than this hold no geometry to speak of, in pixels."""
-
-
-def default_fov(width: int, height: int) -> float:
-    """Horizontal field of view in degrees of a usual lens on an image of this shape."""
-    frame_width = DIAGONAL_35MM * width / math.hypot(width, height)
-    return math.degrees(2 * math.atan(0.5 * frame_width / DEFAULT_FOCAL_35MM))
 
 
 def estimate(

@@ -28,6 +28,9 @@ from scenegen.image.sensors import sensor_size
 
 FILM_DIAGONAL = math.hypot(36.0, 24.0)
 """Diagonal of 35 mm film, in millimetres."""
+USUAL_FOCAL, USUAL_DIAGONAL = 28.0, 43.27
+"""Focal length assumed where the file does not say, as a 35 mm equivalent, and the diagonal that
+belongs to it, in millimetres: phones have 24 to 28."""
 EQUIVALENTS = (6.0, 2500.0)
 """Plausible focal lengths as 35 mm equivalents, in millimetres: fisheye to telescope."""
 SENSOR_WIDTHS = (2.0, 60.0)
@@ -49,6 +52,12 @@ class Focal:
     """In pixels of the file, the same along both axes; None when the file does not say."""
     source: str
     """Plain words, for the user."""
+
+
+def default_fov(width: int, height: int) -> float:
+    """Horizontal field of view in degrees of a usual lens on an image of this shape."""
+    frame_width = USUAL_DIAGONAL * width / math.hypot(width, height)
+    return math.degrees(2 * math.atan(0.5 * frame_width / USUAL_FOCAL))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scenegen.world.build import create, create_events
+    from scenegen.world.build import Creation, create, create_events
     from scenegen.world.chronicle import describe, log_json, log_lines
     from scenegen.world.compare import Difference
     from scenegen.world.events import (
@@ -49,6 +49,7 @@ _HOME = {
     "Freed": "scenegen.world.history",
     "ORIGINS": "scenegen.world.provenance",
     "read_journal": "scenegen.world.store",
+    "Creation": "scenegen.world.build",
     "create": "scenegen.world.build",
     "create_events": "scenegen.world.build",
     "Committed": "scenegen.world.events",
@@ -75,6 +76,7 @@ _HOME = {
     "open": "scenegen.world.world",
 }
 __all__ = [
+    "Creation",
     "Rebuilt",
     "remake",
     "check_world",

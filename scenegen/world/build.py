@@ -48,15 +48,14 @@ def create(photo: str | Path, out: str | Path, **settings: Any) -> World:
     Raises:
         SceneError: The photograph cannot be used, the folder is taken, or a backend is missing.
     """
-    world: list[World] = []
-    for _ in create_events(photo, out, _world_out=world, **settings):
+    creation = Creation(photo, out, **settings)
+    for _ in creation.events():
         pass
-    return world[0]
+    assert creation.world is not None  # it is there from the first step on
+    return creation.world
 
 
-def create_events(
-    photo: str | Path, out: str | Path, *, _world_out: list[World] | None = None, **settings: Any
-) -> Iterator[Event]:
+def create_events(photo: str | Path, out: str | Path, **settings: Any) -> Iterator[Event]:
     """Make a world from a photograph, event by event.
 
     Nothing is written before the photograph stands as the first step. Stop iterating at any
@@ -73,9 +72,32 @@ def create_events(
     Raises:
         SceneError: The photograph cannot be used, the folder is taken, or a backend is missing.
     """
-    config = _config(settings)
+    yield from Creation(photo, out, **settings).events()
+
+
+class Creation:
+    """A world in the making, for who wants to use it before it is whole.
+
+    Args:
+        photo: Any image that Pillow reads.
+        out: New or empty folder for the world.
+        settings: Fields of :class:`scenegen.config.CreateConfig`.
+    """
+
+    def __init__(self, photo: str | Path, out: str | Path, **settings: Any) -> None:
+        self.photo, self.folder, self.settings = photo, Path(out), settings
+        self.world: World | None = None
+        """The world, open from its first step on."""
+
+    def events(self) -> Iterator[Event]:
+        """Make it, as :func:`create_events` does. Once."""
+        return _events(self)
+
+
+def _events(creation: Creation) -> Iterator[Event]:
+    config = _config(creation.settings)
     started = time.monotonic()
-    folder = Path(out)
+    folder = creation.folder
     check_free(folder)
     names = {
         "depth": geometry.choose_depth(config.depth)[0],
@@ -88,7 +110,7 @@ def create_events(
             why="what a photograph does not show is made from copies of it",
             fix="use --extent photo or look, or another --outpaint",
         )
-    picture = load_photo(photo, long_side=LONG_SIDE[config.quality])
+    picture = load_photo(creation.photo, long_side=LONG_SIDE[config.quality])
     fov, source = _field_of_view(picture, config)
     rgb = as_levels(picture.rgb)
     height, width = rgb.shape[:2]
@@ -121,8 +143,7 @@ def create_events(
         world.close()
         _remove_empty_world(folder)
         raise
-    if _world_out is not None:
-        _world_out.append(world)
+    creation.world = world
     yield Committed(0, data.splats, camera, 1.0, seconds)
     if layer is not None:
         begun = time.monotonic()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import viser
 
 from viewer import navigation
-from viewer.navigation import Pose, pose_of
+from viewer.cameras import pose_of
+from viewer.navigation import Pose
 from viewer.telling import guarded, tell
 from viewer.walker import MODES, Mode
 

@@ -13,7 +13,7 @@ from renderers import SceneError
 from scenegen.export.images import to_bytes
 from scenegen.world.recall import Recall
 from scenegen.world.world import World
-from viewer.navigation import pose_of, vertical_fov
+from viewer.cameras import pose_of, vertical_fov
 from viewer.panels.history import HistoryPanel
 from viewer.panels.showing import EVIDENCE
 from viewer.telling import guarded, plain

@@ -73,7 +73,9 @@ class StartPanel:
     def _open(self, event: Any, folder: Path) -> None:
         visitor = self._app.visitor(event.client)
         name = visitor.name if visitor else ""
-        self._app.do(Job(f"Opening {folder.name}", name), lambda: self._opened(folder), visitor)
+        self._app.works.do(
+            Job(f"Opening {folder.name}", name), lambda: self._opened(folder), visitor
+        )
 
     def _opened(self, folder: Path) -> Work:
         yield "reading ...", None
@@ -94,14 +96,16 @@ class StartPanel:
             )
         name = visitor.name if visitor else ""
         job = Job(f"Making a world of {file.name[:60]}", name)
-        self._app.do(job, lambda: self._made(file.name, file.content), visitor)
+        self._app.works.do(job, lambda: self._made(file.name, file.content), visitor)
 
     def _made(self, name: str, content: bytes) -> Work:
         yield "reading the photograph ...", None
         photo, before = keep_photo(name, content, self._photos), self._app.stage.world
         self._folder.order = LAST
         try:
-            yield from self._app.create(photo, new_world_folder(self._worlds, name), self._settings)
+            yield from self._app.works.create(
+                photo, new_world_folder(self._worlds, name), self._settings
+            )
         finally:
             photo.unlink(missing_ok=True)
             if isinstance(before, World) and before is not self._app.stage.world:

@@ -128,7 +128,7 @@ class TakePanel:
 
     def _do(self, title: str, work: Any) -> None:
         visitor = self._visitor
-        visitor.host.do(Job(title, visitor.name), work, visitor)
+        visitor.host.works.do(Job(title, visitor.name), work, visitor)
 
     def _send(self, name: str, content: bytes) -> None:
         self._visitor.client.send_file_download(name, content, save_immediately=True)
