@@ -18,7 +18,7 @@ FLOORS: tuple[
 ] = (  # lowest first; a part imports only from floors below its own
     ("renderers",),
     ("spatial_memory",),
-    ("scenegen.config", "scenegen.fields", "scenegen.image"),
+    ("scenegen.config", "scenegen.fields", "scenegen.image", "scenegen.stopping"),
     ("scenegen.models",),
     ("scenegen.geometry", "scenegen.splatting", "scenegen.outpaint", "scenegen.export"),
     ("scenegen.world",),

@@ -14,6 +14,7 @@ from viewer import navigation
 from viewer.awake import KeepAwake
 from viewer.budget import BUDGET, check_budget
 from viewer.cameras import pose_of
+from viewer.greeting import Greeting
 from viewer.jobs import Job, Jobs
 from viewer.looking import look_around
 from viewer.panels.common import CommonPanel
@@ -55,6 +56,8 @@ class ViewerApp:
         self.server = server or start_server(host, port)
         self._lock = threading.RLock()
         self._visitors: dict[int, Visitor] = {}
+        self.greeting: Greeting | None = None
+        """The photograph, as long as there is nothing of its world."""
         self.panel = CommonPanel(self.server, self.jobs.cancel)
         start = pose_of(self.stage.home)
         # Only the place: viser takes over the first lens it is told, and that is the photograph's.
@@ -96,6 +99,7 @@ class ViewerApp:
         self.server.first_sight.show(to_bytes(views[0].rgb) if 0 in views else None)
         self.set_home(world.folder.name, world.camera0)
         self.update(world)
+        self._greeted()
 
     def update(self, world: AnyWorld) -> None:
         """Show a world as it is now. Not while another thread changes it."""
@@ -131,6 +135,7 @@ class ViewerApp:
         """
         chunk = self.stage.add(name, splats, camera, provenance)
         self._refresh()
+        self._greeted()
         return chunk
 
     def fail(self, error: SceneError) -> None:
@@ -173,6 +178,11 @@ class ViewerApp:
         self.panel.name(self.stage.name, self.stage.total, self.steps)
         for visitor in self.visitors:
             visitor.refresh()
+
+    def _greeted(self) -> None:
+        if self.greeting is not None:
+            self.greeting.remove()
+            self.greeting = None
 
     def _welcome(self, client: viser.ClientHandle) -> None:
         try:

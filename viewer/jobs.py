@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from renderers.errors import SceneError
+from scenegen.stopping import Stopped, stoppable
 
 logger = logging.getLogger("scenegen")
 
@@ -17,7 +18,7 @@ T = TypeVar("T")
 END = object()
 Work = Generator[tuple[str, float | None], None, None]
 """Says after each part what was done, and which share of all is done, 0 to 1, if that is known.
-Closed when it is to stop early."""
+Closed when it is to stop early; or it ends by itself, at a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ class Jobs:
         return self._run(job, work)
 
     def cancel(self) -> None:
-        """Ask what is going on to stop after the part that it is at."""
+        """Ask what is going on to stop, at its next :func:`scenegen.stopping.checkpoint`."""
         job = self._job
         if job is not None and not self._stop.is_set():
             self._stop.set()
-            self._tell(job, "stopping after this part ...", None)
+            self._tell(job, "stopping ...", None)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until nothing is going on. Returns whether that is so."""
@@ -128,12 +129,14 @@ class Jobs:
     def _run(self, job: Job, work: Callable[[], Work]) -> bool:
         try:
             self._tell(job, "", 0.0)
-            with contextlib.closing(work()) as parts:
+            with stoppable(self._stop.is_set), contextlib.closing(work()) as parts:
                 for text, share in parts:
                     if self._stop.is_set():
                         return False
                     self._tell(job, text, share)
             return True
+        except Stopped:
+            return False
         finally:
             with self._lock:
                 self._job = None

@@ -31,7 +31,6 @@ class Works:
 
     def __init__(self, app: ViewerApp) -> None:
         self._app = app
-        self._greeting: Greeting | None = None
 
     def create(
         self,
@@ -56,7 +55,7 @@ class Works:
         if greeting is None:
             picture = load_picture(photo, LONG_SIDE["standard"])
             greeting = greet(self._app.server, picture, settings.get("fov"))
-        self._greeting = greeting
+        self._app.greeting = greeting
         height, width = greeting.picture.rgb.shape[:2]
         self._app.set_home(greeting.picture.name, Camera.from_fov(greeting.fov, width, height))
         greeting.done()
@@ -67,7 +66,6 @@ class Works:
         try:
             yield from self.shown(creation.events(), on_event, lambda: creation.world)
         finally:
-            self._hide_photo()
             if creation.world is not None:
                 self._app.update(creation.world)
 
@@ -166,7 +164,6 @@ class Works:
                         app.stage.survey(grown)
                     origin = "observed" if event.step == 0 else "generated"
                     app.add_chunk(f"step {event.step}", event.splats, event.camera, origin)
-                    self._hide_photo()
                 elif isinstance(event, Planned):
                     planned = len(event.cameras)
                 if planned and isinstance(event, Committed | Skipped):
@@ -175,7 +172,6 @@ class Works:
                 if on_event is not None:
                     on_event(event)
         finally:
-            self._hide_photo()
             if isinstance(events, Generator):
                 events.close()
 
@@ -194,11 +190,6 @@ class Works:
             yield from self.shown(world.grow(cameras), world=lambda: world)
         finally:
             self._app.update(world)
-
-    def _hide_photo(self) -> None:
-        if self._greeting is not None:
-            self._greeting.remove()
-            self._greeting = None
 
 
 def _way(world: World, visitor: Visitor) -> list[Camera]:

@@ -16,6 +16,7 @@ from scenegen.geometry.ground import check_eye_height
 from scenegen.geometry.normals import disparity_normals
 from scenegen.geometry.sky import find_sky
 from scenegen.image.focal import default_fov
+from scenegen.stopping import checkpoint
 
 SMALLEST_SIDE = 16
 """Images smaller than this hold no geometry to speak of, in pixels."""
@@ -63,7 +64,9 @@ def estimate(
     px_from_cam = Camera.from_fov(fov, width, height).px_from_cam
     with torch.no_grad():
         sky = find_sky(rgb)
+        checkpoint()
         estimate = estimator().depth(rgb, sky, px_from_cam, eye_height)
+        checkpoint()
         depth = sharpen(estimate.depth, rgb, sky)
         normals = disparity_normals(depth, px_from_cam)
     normals = torch.where(sky[..., None], torch.tensor([0.0, 0.0, -1.0]), normals)

@@ -15,6 +15,7 @@ from scenegen.fields import pull_push
 from scenegen.outpaint.base import Outpainter, Reference, choose_outpainter
 from scenegen.outpaint.composite import Composite, Verdict, composite
 from scenegen.outpaint.seams import along, continued_colors, with_grain
+from scenegen.stopping import checkpoint
 
 GROW_PX = 5
 """The outpainter repaints this many known pixels around a hole, so that it never sees a blurred
@@ -106,9 +107,11 @@ def complete(
         picture, remembered = _recalled(picture, known, past)
         unknown, verdicts = torch.where(remembered, past.depth, unknown), past.verdicts
         references = [v for v, said in zip(references, verdicts, strict=True) if not said.rejected]
+    checkpoint()
     explained, invented = known | remembered, nothing
     if not explained.all():
         painted = _painted(outpainter, picture, explained, camera, depth, references, seed)
+        checkpoint()
         invented = torch.isfinite(painted).all(-1) & ~explained
         picture = torch.where(invented[..., None], painted, picture)
         picture = with_grain(picture, known, invented, seed).clamp(0.0, 1.0)
@@ -141,7 +144,9 @@ def _painted(
     if not sure.any():
         sure = known
     prefilled = pull_push(rgb, sure).clamp(0.0, 1.0)
+    checkpoint()
     with torch.no_grad():
         painted = outpainter.fill(prefilled, sure, camera, depth, references, seed)
+    checkpoint()
     rim = along(known, 1) & torch.isfinite(painted).all(-1)
     return continued_colors(painted, rgb, rim)

@@ -95,5 +95,6 @@ def _fine_contrast(rgb: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w"]:
 
 def along(known: Bool[Tensor, "h w"], pixels: int) -> Bool[Tensor, "h w"]:
     """Known pixels within a distance of the hole, in pixels."""
-    hole = (~known).float()[None, None]
-    return known & (max_pool2d(hole, 2 * pixels + 1, 1, pixels)[0, 0] > 0.5)
+    hole, size = (~known).float()[None, None], 2 * pixels + 1
+    rows = max_pool2d(hole, (1, size), 1, (0, pixels))  # a square, side by side: much less work
+    return known & (max_pool2d(rows, (size, 1), 1, (pixels, 0))[0, 0] > 0.5)

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from renderers import Camera, Renderer, Splats, join
+from scenegen.stopping import checkpoint
 
 ROUNDS = 6
 """Iterations; later ones gain less than 1 dB."""
@@ -35,6 +36,7 @@ def match_colors(
     colors = splats.colors
     target = image[lifted]
     for _ in range(ROUNDS):
+        checkpoint()
         current = Splats(splats.means, splats.quats, splats.scales, splats.opacities, colors)
         scene = current if behind is None else join([behind, current])
         seen = renderer.render(scene, camera).rgb.to(colors)[lifted]

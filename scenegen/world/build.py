@@ -21,6 +21,7 @@ from scenegen.geometry.ground import check_eye_height
 from scenegen.image import Photo, load_photo
 from scenegen.models import weights_hash
 from scenegen.outpaint import choose_outpainter
+from scenegen.stopping import checkpoint
 from scenegen.world.arrays import StepData
 from scenegen.world.circle import copied, copies
 from scenegen.world.events import Committed, Event, Finished, Loaded, Scaled
@@ -228,6 +229,7 @@ def first_steps(
     The photograph is coloured to render as it, with what shows through from behind.
     """
     estimate = geometry.estimate(rgb, names["depth"], camera.fov_degrees, config.eye_height)
+    checkpoint()
     depth = splatting.snap_flying(estimate.depth)
     finite = depth[torch.isfinite(depth)]
     far = float(finite.max()) if len(finite) else SKY_NEAREST
@@ -243,6 +245,7 @@ def first_steps(
             seed=config.seed,
             sky_radius=sky_radius,
         )
+    checkpoint()
     known = torch.ones_like(estimate.sky)
     splats = splatting.lift(rgb, depth, camera, sky_radius=sky_radius)
     renderer = make_renderer(names["renderer"])

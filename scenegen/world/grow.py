@@ -14,6 +14,7 @@ from torch.nn.functional import max_pool2d
 from renderers import Camera, Render, join
 from scenegen import geometry, outpaint, splatting
 from scenegen.fields import regions
+from scenegen.stopping import checkpoint
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
 from scenegen.world.arrays import StepData
 from spatial_memory import ViewMemory
@@ -151,6 +152,7 @@ def invent(
         outpaint_backend,
         prompt,
     )
+    checkpoint()
     remembered, invented = (float(m.float().mean()) for m in (done.remembered, done.invented))
     if invented == 0.0 and remembered < MIN_HOLE:
         return None
@@ -160,17 +162,20 @@ def invent(
     full = torch.where(done.remembered, done.depth, view.depth)
     if invented > 0.0:
         estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees, eye_height)
+        checkpoint()
         fit = fit_disparity(estimate.depth, view.depth, view.solid & ~view.hole)
         depth = continued_depth(estimate.depth, full, done.invented, fit)
         depth = behind_seen(depth, done.invented, view.camera, seen)
         sky = _new_sky(estimate.sky, done.invented, full)
         full = torch.where(done.invented, torch.where(sky, math.inf, depth), full)
+    checkpoint()
     lifted = view.hole & ~torch.isnan(full)
     full = torch.where(lifted, splatting.snap_flying(full), full)
     thin = ~view.solid & ~view.hole & _beside(view.hole) & torch.isfinite(full)
     backed = behind_seen(torch.where(thin, THIN_BEHIND * full, full), thin, view.camera, seen)
     thin &= torch.isfinite(backed)
     splats = splatting.lift(rgb, backed, view.camera, lifted | thin, sky_radius)
+    checkpoint()
     coat = splatting.undercoat(rgb, full, view.camera, lifted, sky_radius)
     data = StepData(splats=join([splats, coat]), rgb=rgb, depth=full, known=lifted)
     said = zip(view_ids, done.verdicts, strict=False)  # none where nothing had to be filled

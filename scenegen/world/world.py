@@ -15,6 +15,7 @@ from renderers.base import RENDERERS
 from scenegen import geometry, models
 from scenegen.export.options import ExportOptions
 from scenegen.outpaint import choose_outpainter
+from scenegen.stopping import checkpoint
 from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
 from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
 from scenegen.world.history import History, last_whole
@@ -267,6 +268,7 @@ class World(History):
                 why="it does not overlap the world, so there is nothing to continue from",
                 fix="take a path with smaller steps or turns",
             )
+        checkpoint()
         choice = remembered(self.memory, view)
         yield Retrieved(choice.view_ids, choice.coverage)
         grown = invent(
@@ -283,6 +285,7 @@ class World(History):
         if grown is None:
             yield self._skip(camera, view, walk, honest=True)
             return
+        checkpoint()
         seconds = time.monotonic() - begun
         info = {
             "depth": depth,
