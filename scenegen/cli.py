@@ -322,13 +322,14 @@ def _draw(world: World, cameras: list, out: Path, depth: bool) -> None:
     """Render cameras to a picture, a film or a folder, by the suffix of ``out``."""
     from scenegen.export.colmap import write_colmap
     from scenegen.export.images import write_depth, write_png
+    from scenegen.export.progress import progress
     from scenegen.export.transforms import write_transforms
     from scenegen.export.video import write_mp4
 
     started = time.monotonic()
     suffix = out.suffix.lower()
     if suffix == ".mp4":
-        write_mp4(out, (world.render(camera).rgb for camera in cameras), FPS)
+        write_mp4(out, (world.render(camera).rgb for camera in progress(cameras, "drawing")), FPS)
     elif suffix == ".png":
         cameras = cameras[-1:]
         image = world.render(cameras[0])
@@ -337,7 +338,7 @@ def _draw(world: World, cameras: list, out: Path, depth: bool) -> None:
             write_depth(out.with_suffix(".npy"), image.depth)
     elif suffix == "":
         _make_folder(out)
-        for number, camera in enumerate(cameras):
+        for number, camera in enumerate(progress(cameras, "drawing")):
             image = world.render(camera)
             write_png(out / f"{number:05d}.png", image.rgb)
             if depth:

@@ -1,13 +1,20 @@
-"""Files that appear whole or not at all: written beside, fsynced, then renamed."""
+"""Files that appear whole or not at all: written beside, fsynced, then renamed.
+
+A process that is killed while it writes leaves ``.scenegen-*.part.*``. Who writes holds a lock on
+that file, so the next process that writes into the folder knows it for what it is, and removes it.
+"""
 
 from __future__ import annotations
 
 import errno
+import functools
+import importlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from renderers.errors import SceneError
 
@@ -31,12 +38,17 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             machine refuses to write (no space, no permission); any OSError of the block.
     """
     target = _target(Path(path))
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+    remove_leftovers(target.parent)
+    temporary = target.with_name(f".scenegen-{secrets.token_hex(8)}.part{target.suffix}")
     try:
         # 0o666 less the umask, as open() does; mkstemp would leave a file only its owner can read.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield temporary
-        sync_file(temporary)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try:
+            _lock(handle)
+            yield temporary
+            sync_file(temporary)
+        finally:
+            os.close(handle)  # Windows renames no open file
         temporary.replace(target)
         sync_folder(target.parent)
     except OSError as error:
@@ -44,6 +56,32 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()  # gone already when it was renamed
+
+
+@functools.cache  # once for a process: folders of frames may be large
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left in a folder; what others are writing now stays.
+
+    On systems without file locks (Windows) nothing is removed.
+    """
+    for part in folder.glob(".scenegen-*.part*"):
+        with suppress(OSError):  # gone already, or somebody else's
+            handle = os.open(part, os.O_RDWR)  # a pipe would wait for a reader
+            try:
+                if _lock(handle):
+                    part.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file until it is closed. False where that cannot be had: it may be in use."""
+    try:
+        system: Any = importlib.import_module("fcntl")
+        system.flock(handle, system.LOCK_EX | system.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def cannot_write(path: Path, error: OSError) -> SceneError:

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
-from tqdm import tqdm
 
 from renderers.base import ALPHA_CUT
 from renderers.errors import SceneError
 from renderers.kernels import kernel
 from renderers.splats import Splats
+from scenegen.export.progress import progress
 
 logger = logging.getLogger("scenegen")
 
@@ -63,7 +63,7 @@ def thinned(splats: Splats, budget: int) -> Splats:
         return splats
     splats = splats.detach().to(torch.device("cpu"))
     splats = splats[splats.drawable & (splats.opacities >= ALPHA_CUT)]
-    bar = tqdm(total=before - budget, desc="merging", delay=1.0, disable=None, leave=False)
+    bar = progress((), "merging", total=before - budget)
     while len(splats) > budget:
         count = len(splats)
         splats = _round(splats, count - budget)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from renderers.camera import Camera
 from renderers.errors import SceneError
+from scenegen.export.progress import progress
 from scenegen.export.sheets import BEYOND, Sheet, lens_of, no_surface
 
 VOXEL_PIXELS = 2.0
@@ -198,7 +199,7 @@ def fuse(
         color_weight=torch.zeros(len(blocks), SIDE**3),
     )
     scale = torch.cat([sheet.depth[sheet.depth > 0] for sheet in sheets]).median().item()
-    for sheet in sheets:
+    for sheet in progress(sheets, "fusing"):
         volume.integrate(sheet, scale)
     return _sorted(*_marching_cubes(volume))
 

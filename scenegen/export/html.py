@@ -9,20 +9,18 @@ from __future__ import annotations
 import base64
 import html
 import logging
-import tempfile
 import zlib
 from pathlib import Path
 
 from renderers.splats import Splats
 from scenegen.export.atomic import atomic_write
-from scenegen.export.splat import write_splat
+from scenegen.export.rows import rows_of
+from scenegen.export.splat import packed
 
 logger = logging.getLogger("scenegen")
 
 FOV = 70.0
 """Horizontal field of view when the page opens, in degrees."""
-BLOCK = 3 << 18
-"""Bytes packed at once: a multiple of three, so that blocks of base64 join."""
 
 
 def write_html(path: str | Path, splats: Splats) -> None:
@@ -38,19 +36,16 @@ def write_html(path: str | Path, splats: Splats) -> None:
     """
     path = Path(path)
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    page = page.replace("__TITLE__", html.escape(path.stem)).replace("__FOV__", f"{FOV:g}")
-    before, after = page.split("__DATA__")
-    with tempfile.TemporaryDirectory() as folder, atomic_write(path) as temporary:
-        rows = Path(folder) / "rows.splat"
-        write_splat(rows, splats)
-        with rows.open("rb") as source, temporary.open("wb") as file:
-            file.write(before.encode())
-            packer, packed = zlib.compressobj(6, wbits=31), b""
-            while block := source.read(BLOCK):
-                packed += packer.compress(block)
-                whole = len(packed) - len(packed) % 3
-                file.write(base64.b64encode(packed[:whole]))
-                packed = packed[whole:]
-            file.write(base64.b64encode(packed + packer.flush()))
-            file.write(after.encode())
+    before, after = page.replace("__FOV__", f"{FOV:g}").split("__DATA__")
+    before = before.replace("__TITLE__", html.escape(path.stem))
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.write(before.encode())
+        packer, rest = zlib.compressobj(6, wbits=31), b""
+        for rows in rows_of(splats, path.name):
+            rest += packer.compress(packed(rows).tobytes())
+            whole = len(rest) - len(rest) % 3  # so that blocks of base64 join
+            file.write(base64.b64encode(rest[:whole]))
+            rest = rest[whole:]
+        file.write(base64.b64encode(rest + packer.flush()))
+        file.write(after.encode())
     logger.info("%s: %d splats; no harmonics, no cameras, no memory, no steps", path, len(splats))

@@ -21,6 +21,7 @@ from scenegen import __version__
 from scenegen.export.atomic import atomic_write
 from scenegen.export.colors import linear_from_srgb
 from scenegen.export.fusion import fuse, open3d, voxel_and_blocks
+from scenegen.export.progress import progress
 from scenegen.export.sheets import DepthView, Sheet, no_surface, sheets_of
 
 logger = logging.getLogger("scenegen")
@@ -131,7 +132,7 @@ def _clean(
     """The parts of a fused surface that a view shows, without small pieces."""
     points = torch.from_numpy(vertices)
     seen = torch.zeros(len(points), dtype=torch.bool)
-    for sheet in sheets:
+    for sheet in progress(sheets, "cleaning"):
         seen |= sheet.shows(points, voxel)
     faces = faces[seen.numpy()[faces].all(axis=1)]
     edges = np.concatenate([faces[:, :2], faces[:, 1:]])

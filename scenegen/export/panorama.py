@@ -23,6 +23,7 @@ from renderers.camera import Camera
 from renderers.errors import SceneError
 from scenegen.export.atomic import atomic_write
 from scenegen.export.images import to_bytes
+from scenegen.export.progress import progress
 
 logger = logging.getLogger("scenegen")
 
@@ -55,7 +56,7 @@ def panorama(
          flat * longitude.cos()], -1,
     )  # fmt: skip
     result, nearest = torch.zeros(height, 2 * height, 3), torch.zeros(height, 2 * height)
-    for yaw, pitch in TURNS:
+    for yaw, pitch in progress(TURNS, "looking around"):
         turned = lens.moved(yaw_degrees=yaw, pitch_degrees=pitch)
         turn = (turned.cam_from_world[:3, :3] @ lens.cam_from_world[:3, :3].T).float()
         x, y, z = (rays @ turn.T).unbind(-1)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from renderers.errors import SceneError
 from renderers.splats import SH_SIZES, Splats
+from scenegen.export.progress import progress
 
 ROWS = 1 << 16
 """Splats converted at once: bounds the memory beyond the splats themselves."""
@@ -59,7 +59,7 @@ def rows_of(splats: Splats, title: str) -> Iterator[Rows]:
             fix="create or grow the world first, or keep a larger part of it",
         )
     starts = range(0, len(splats), ROWS)
-    for start in tqdm(starts, desc=title, unit_scale=ROWS, delay=1.0, disable=None, leave=False):
+    for start in progress(starts, title, unit_scale=ROWS):
         yield _checked(splats[start : start + ROWS].detach(), start)
 
 

@@ -12,6 +12,7 @@ from torch.nn.functional import max_pool2d
 
 from renderers.camera import Camera
 from renderers.errors import SceneError, check_shapes
+from scenegen.export.progress import progress
 
 FAR_MEDIANS = 10.0
 """Surfaces beyond this many median depths are left out: a pixel there is many voxels wide."""
@@ -107,7 +108,7 @@ def sheets_of(views: Sequence[DepthView]) -> list[Sheet]:
         SceneError: No pixel of any view is usable.
     """
     depths: list[Tensor] = []
-    for view in views:
+    for view in progress(views, "finding edges"):
         depth = view.depth.detach().cpu().float()
         usable = torch.isfinite(depth) & (depth > 0)
         if view.known is not None:
@@ -120,7 +121,7 @@ def sheets_of(views: Sequence[DepthView]) -> list[Sheet]:
     far = FAR_MEDIANS * surface.median()
     return [
         _sheet(view, torch.where(depth <= far, depth, 0.0))
-        for view, depth in zip(views, depths, strict=True)
+        for view, depth in zip(progress(views, "finding surfaces"), depths, strict=True)
     ]
 
 

@@ -39,7 +39,7 @@ def write_splat(path: str | Path, splats: Splats) -> None:
     path = Path(path)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         for rows in rows_of(splats, path.name):
-            file.write(_packed(rows).tobytes())
+            file.write(packed(rows).tobytes())
     logger.info(
         "%s: %d splats; no harmonics, 8 bits for colour, opacity and rotation, no cameras, no "
         "memory, no steps", path, len(splats),
@@ -73,7 +73,8 @@ def read_splat(path: str | Path) -> Splats:
     return splats_from(path, fields, "give a .splat; clean it with `splat-transform --filter-nan`")
 
 
-def _packed(rows: Rows) -> np.ndarray:
+def packed(rows: Rows) -> np.ndarray:
+    """The bytes of a block of splats, as an array of ROW."""
     table = np.empty(len(rows.means), ROW)
     table["mean"], table["scale"] = rows.means.numpy(), rows.scales.numpy()
     rgba = torch.cat([rows.colors, rows.opacities[:, None]], dim=1)

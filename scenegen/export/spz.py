@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from renderers.errors import SceneError
 from renderers.sh import SH_C0
@@ -31,6 +30,7 @@ from renderers.splats import SH_SIZES, Splats
 from scenegen.export.atomic import atomic_write, cannot_read
 from scenegen.export.inflating import BLOCK, Inflated
 from scenegen.export.placement import Y_UP, Placement
+from scenegen.export.progress import progress
 from scenegen.export.rows import (
     SPLATS_LIMIT,
     Rows,
@@ -84,7 +84,7 @@ def write_spz(path: str | Path, splats: Splats) -> None:
         for section in sections:
             data = section.reshape(-1).data
             blocks = range(0, len(data), BLOCK)
-            for at in tqdm(blocks, desc="packing", delay=1.0, disable=None, leave=False):
+            for at in progress(blocks, "packing"):
                 file.write(packer.compress(data[at : at + BLOCK]))
         file.write(packer.flush())
     logger.info(
