@@ -111,6 +111,7 @@ def render(
     path: str | None = None,
     distance: float = 1.0,
     depth: bool = False,
+    normals: bool = False,
     panorama: bool = False,
 ) -> None:
     """Draw a world: one picture, a film, a panorama, or a folder of frames to train from.
@@ -122,7 +123,9 @@ def render(
         path: forward, left, right, up, around, turntable, fly, a transforms.json file, or a folder
             of COLMAP text; the photograph's own camera when left out.
         distance: Length of a named walk, in metres.
-        depth: Also write depth as NPY (float32 metres; NaN unknown, +inf sky).
+        depth: Also write depth, as NPY (float32 metres; NaN unknown, +inf sky) and as PNG (16-bit
+            millimetres; 0 unknown or sky).
+        normals: Also write where surfaces face, as NPY and PNG: x right, y down, z ahead.
         panorama: All around the end of the path: 2560 x 1280, FILE.png or FILE.jpg.
     """
     import scenegen
@@ -135,7 +138,7 @@ def render(
     if panorama:
         _draw_panorama(opened, cameras[-1], out)
     else:
-        _draw(opened, cameras, out, depth)
+        _draw(opened, cameras, out, depth, normals)
 
 
 def export(
@@ -318,35 +321,21 @@ def _plain(event: Event) -> dict[str, object]:
     return result
 
 
-def _draw(world: World, cameras: list, out: Path, depth: bool) -> None:
+def _draw(world: World, cameras: list, out: Path, depth: bool, normals: bool) -> None:
     """Render cameras to a picture, a film or a folder, by the suffix of ``out``."""
-    from scenegen.export.colmap import write_colmap
-    from scenegen.export.images import write_depth, write_png
-    from scenegen.export.progress import progress
-    from scenegen.export.transforms import write_transforms
+    from scenegen.export.dataset import write_dataset, write_frame
     from scenegen.export.video import write_mp4
+    from scenegen.world.frames import frames
 
     started = time.monotonic()
     suffix = out.suffix.lower()
     if suffix == ".mp4":
-        write_mp4(out, (world.render(camera).rgb for camera in progress(cameras, "drawing")), FPS)
+        write_mp4(out, (frame.rgb for frame in frames(world, cameras)), FPS)
     elif suffix == ".png":
         cameras = cameras[-1:]
-        image = world.render(cameras[0])
-        write_png(out, image.rgb)
-        if depth:
-            write_depth(out.with_suffix(".npy"), image.depth)
+        write_frame(out, next(frames(world, cameras, depth, normals)))
     elif suffix == "":
-        _make_folder(out)
-        for number, camera in enumerate(progress(cameras, "drawing")):
-            image = world.render(camera)
-            write_png(out / f"{number:05d}.png", image.rgb)
-            if depth:
-                write_depth(out / f"{number:05d}.npy", image.depth)
-        write_transforms(out / "transforms.json", cameras)
-        _make_folder(out / "sparse" / "0")
-        names = [f"{number:05d}.png" for number in range(len(cameras))]
-        write_colmap(out / "sparse" / "0", cameras, names, world.splats)
+        write_dataset(out, frames(world, cameras, depth, normals), world.splats)
     else:
         raise SceneError(
             f"cannot draw to {out.name}",
@@ -362,17 +351,6 @@ def _draw_panorama(world: World, camera: Camera, out: Path) -> None:
     started = time.monotonic()
     write_panorama(out, panorama(lambda view: world.render(view).rgb, camera))
     _say(f"{out}: a panorama, {time.monotonic() - started:.1f} s")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SceneError(
-            f"cannot make the folder {folder}",
-            why=error.strerror or str(error),
-            fix="give another --out",
-        ) from error
 
 
 def _dumps(value: object) -> str:

@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scenegen.export.atomic import atomic_write
     from scenegen.export.compressed_ply import write_compressed_ply
+    from scenegen.export.dataset import Frame, write_dataset, write_frame
     from scenegen.export.formats import FORMATS, Format, Reader, Writer, export_file, read_splats
-    from scenegen.export.images import write_depth, write_png
+    from scenegen.export.images import (
+        write_depth,
+        write_depth_png,
+        write_normals,
+        write_normals_png,
+        write_png,
+    )
     from scenegen.export.mesh import mesh_from_depth, write_glb
     from scenegen.export.options import ExportOptions
     from scenegen.export.ply import read_ply, write_ply
@@ -40,7 +47,13 @@ _HOME = {
     "read_spz": "scenegen.export.spz",
     "write_spz": "scenegen.export.spz",
     "ExportOptions": "scenegen.export.options",
+    "Frame": "scenegen.export.dataset",
+    "write_dataset": "scenegen.export.dataset",
+    "write_frame": "scenegen.export.dataset",
     "write_depth": "scenegen.export.images",
+    "write_depth_png": "scenegen.export.images",
+    "write_normals": "scenegen.export.images",
+    "write_normals_png": "scenegen.export.images",
     "write_png": "scenegen.export.images",
     "DepthView": "scenegen.export.sheets",
     "mesh_from_depth": "scenegen.export.mesh",
@@ -56,6 +69,7 @@ __all__ = [
     "DepthView",
     "ExportOptions",
     "Format",
+    "Frame",
     "Reader",
     "Writer",
     "atomic_write",
@@ -67,9 +81,14 @@ __all__ = [
     "read_spz",
     "read_transforms",
     "write_compressed_ply",
+    "write_dataset",
     "write_depth",
+    "write_depth_png",
+    "write_frame",
     "write_glb",
     "write_mp4",
+    "write_normals",
+    "write_normals_png",
     "write_ply",
     "write_png",
     "write_splat",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,19 @@ _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
 def write_transforms(
-    path: str | Path, cameras: Sequence[Camera], file_names: Sequence[str] | None = None
+    path: str | Path,
+    cameras: Sequence[Camera],
+    file_names: Sequence[str | Mapping[str, str]] | None = None,
+    whole: Mapping[str, Any] | None = None,
 ) -> None:
     """Write cameras. One lens for all is written once, otherwise with each frame.
 
     Args:
         path: The file. It appears whole or not at all.
         cameras: At least one, without skew.
-        file_names: The picture of each camera, relative to the file; ``00000.png``, ``00001.png``
-            and so on when left out.
+        file_names: The picture of each camera, relative to the file, or its files by the names
+            of their entries; ``00000.png``, ``00001.png`` and so on when left out.
+        whole: Further entries for all frames.
 
     Raises:
         SceneError: No cameras, a skewed one, another number of names than of cameras, or the
@@ -63,11 +67,13 @@ def write_transforms(
     shared = all(lens == lenses[0] for lens in lenses)
     frames: list[dict[str, Any]] = []
     for camera, lens, name in zip(cameras, lenses, names, strict=True):
-        frame: dict[str, Any] = {"file_path": name} | ({} if shared else lens)
+        files = {"file_path": name} if isinstance(name, str) else name
+        frame: dict[str, Any] = {**files, **({} if shared else lens)}
         pose = camera.posed(camera.cam_from_world.detach().cpu().double())
         matrix = pose.world_from_cam @ _FLIP + 0.0  # adding 0 turns -0 into 0
         frames.append(frame | {"transform_matrix": matrix.tolist()})
-    content = {"camera_model": "OPENCV"} | (lenses[0] if shared else {}) | {"frames": frames}
+    head = {"camera_model": "OPENCV", **(whole or {}), **(lenses[0] if shared else {})}
+    content = head | {"frames": frames}
     text = json.dumps(content, indent=1, allow_nan=False)
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
