@@ -100,7 +100,8 @@ def test_render_a_picture_a_folder_and_a_film(world: Path, tmp_path: Path) -> No
     words = ["render", world, "--out", frames, "--path", path, "--depth"]
     assert cli.main([str(word) for word in words]) == 0
     assert sorted(file.name for file in frames.iterdir()) == [
-        "00000.npy", "00000.png", "00001.npy", "00001.png", "sparse", "transforms.json",
+        "00000.depth.png", "00000.npy", "00000.png", "00001.depth.png", "00001.npy", "00001.png",
+        "sparse", "transforms.json",
     ]  # fmt: skip
     assert float(read_transforms(frames / "transforms.json")[1].center[0]) == pytest.approx(0.2)
 

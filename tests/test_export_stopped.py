@@ -20,7 +20,8 @@ from scenegen.export.atomic import remove_leftovers
 from scenegen.export.panorama import panorama
 
 WRITING = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.path.insert(0, sys.argv[1])
 from splat_scenes import cloud
 from scenegen.export import atomic, export_file

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from scenegen.export.mesh import mesh_from_depth, write_glb
     from scenegen.export.options import ExportOptions
-    from scenegen.export.ply import read_ply, write_ply
+    from scenegen.export.ply import read_ply, read_provenance, write_ply
     from scenegen.export.sheets import DepthView
     from scenegen.export.splat import read_splat, write_splat
     from scenegen.export.spz import read_spz, write_spz
@@ -59,6 +59,7 @@ _HOME = {
     "mesh_from_depth": "scenegen.export.mesh",
     "write_glb": "scenegen.export.mesh",
     "read_ply": "scenegen.export.ply",
+    "read_provenance": "scenegen.export.ply",
     "write_ply": "scenegen.export.ply",
     "read_transforms": "scenegen.export.transforms",
     "write_transforms": "scenegen.export.transforms",
@@ -76,6 +77,7 @@ __all__ = [
     "export_file",
     "mesh_from_depth",
     "read_ply",
+    "read_provenance",
     "read_splat",
     "read_splats",
     "read_spz",

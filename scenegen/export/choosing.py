@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 import trimesh
+from jaxtyping import Bool
+from torch import Tensor
 
 from renderers.errors import SceneError
 from renderers.splats import Splats
@@ -30,16 +32,27 @@ def chosen_splats(
         SceneError: Nothing is in the box.
     """
     if options.crop:
-        low, high = torch.tensor(options.crop, dtype=torch.float64).reshape(2, 3)
-        inside = ((splats.means >= low) & (splats.means <= high)).all(1)
-        if not inside.any():
-            raise _empty(options)
-        splats = splats[inside]
+        splats = splats[in_crop(splats, options)]
     if options.splats is not None:
         from scenegen.export.budget import thinned  # scipy and numba: only where asked for
 
         splats = thinned(splats, options.splats)
     return _placement(options, axes, ground).splats(splats)
+
+
+def in_crop(splats: Splats, options: ExportOptions) -> Bool[Tensor, " n"]:
+    """Which splats have their centre in the box; all without one.
+
+    Raises:
+        SceneError: Nothing is in the box.
+    """
+    if options.crop is None:
+        return torch.ones(len(splats), dtype=torch.bool)
+    low, high = torch.tensor(options.crop, dtype=torch.float64).reshape(2, 3)
+    inside = ((splats.means >= low) & (splats.means <= high)).all(1)
+    if not inside.any():
+        raise _empty(options)
+    return inside
 
 
 def chosen_mesh(

@@ -18,7 +18,7 @@ from renderers.splats import Splats
 from scenegen.export.atomic import atomic_write, cannot_read
 from scenegen.export.budget import quats_of, rotations_of
 from scenegen.export.sheets import lens_of
-from scenegen.export.transforms import FILE_LIMIT, FRAME_LIMIT, SIDE_LIMIT
+from scenegen.export.transforms import FILE_LIMIT, FRAME_LIMIT, PIXEL_LIMIT, SIDE_LIMIT
 
 logger = logging.getLogger("scenegen")
 
@@ -120,8 +120,10 @@ def _lens(words: list[str], path: Path) -> tuple[torch.Tensor, int, int]:
         fx, fy, cx, cy = values
     except (ValueError, IndexError) as error:
         raise _bad(path, f"'{' '.join(words)[:60]}' is not a camera", "correct it") from error
-    if not (1 <= width <= SIDE_LIMIT and 1 <= height <= SIDE_LIMIT):
-        raise _bad(path, f"a picture of {width} x {height}", f"give sides of 1 to {SIDE_LIMIT}")
+    sides = 1 <= width <= SIDE_LIMIT and 1 <= height <= SIDE_LIMIT
+    if not (sides and width * height <= PIXEL_LIMIT):
+        fix = f"give sides of 1 to {SIDE_LIMIT}, and at most {PIXEL_LIMIT} pixels"
+        raise _bad(path, f"a picture of {width} x {height}", fix)
     return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]), width, height
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from renderers.errors import SceneError
 from renderers.splats import Splats
-from scenegen.export.choosing import chosen_mesh, chosen_splats
+from scenegen.export.choosing import chosen_mesh, chosen_splats, in_crop
 from scenegen.export.collider import collider
 from scenegen.export.options import ExportOptions
 from scenegen.export.placement import AS_IT_IS, Y_UP, Axes
@@ -54,6 +56,8 @@ class Format:
     """What the writer does to our axes."""
     reader: str | None = None
     """``module:attribute`` of its :class:`Reader`; None for what is only written."""
+    provenance: bool = False
+    """Whether it can say where each splat comes from."""
 
 
 FORMATS: dict[str, Format] = {  # by suffix, without the dot
@@ -64,6 +68,7 @@ FORMATS: dict[str, Format] = {  # by suffix, without the dot
         "cameras, memory and steps; opacities of exactly 0 and 1",
         AS_IT_IS,
         "scenegen.export.ply:read_ply",
+        provenance=True,
     ),
     "spz": Format(
         "scenegen.export.spz:write_spz",
@@ -148,6 +153,7 @@ def export_file(
     format: str | None = None,
     options: ExportOptions = ExportOptions(),  # noqa: B008  (frozen)
     ground: float = 0.0,
+    provenance: Mapping[str, Tensor] | None = None,
 ) -> str:
     """Write a world for other programs.
 
@@ -159,6 +165,8 @@ def export_file(
         format: A name of FORMATS; from the suffix of ``path`` when left out.
         options: What of the world is written, and where it lies in the file.
         ground: Height of the ground, y in the world, in metres; for ``options.ground``.
+        provenance: Whole numbers of each splat by name, as World.provenance gives them; for
+            ``options.provenance``.
 
     Returns:
         The name of the format written.
@@ -175,7 +183,17 @@ def export_file(
             fix="use such a suffix or --format; `splat-transform` makes .sog from a .ply",
         )
     form, writer = FORMATS[name], _load(FORMATS[name].target)
-    if form.source == "splats":
+    if options.provenance:
+        if not form.provenance or provenance is None:
+            raise SceneError(
+                f"cannot export {path} with provenance",
+                why="none is given" if form.provenance else f".{name} has no place for it",
+                fix="export .ply, or leave out --provenance",
+            )
+        kept = in_crop(splats, options)
+        columns = {what: values[kept] for what, values in provenance.items()}
+        writer(path, chosen_splats(splats, options, form.axes, ground), columns)
+    elif form.source == "splats":
         writer(path, chosen_splats(splats, options, form.axes, ground))
     elif mesh is not None:
         whole = mesh(TRIANGLES[form.source])

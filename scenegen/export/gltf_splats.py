@@ -35,6 +35,14 @@ HEAD_LIMIT = 4 * 1024 * 1024
 _FLOAT, _BYTE = 5126, 5121
 _WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 _NAMES = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
+_WANTED = {"POSITION"} | {
+    f"{EXTENSION}:{name}"
+    for name in (
+        "ROTATION", "SCALE", "OPACITY",
+        *(f"SH_DEGREE_{d}_COEF_{c}" for d in range(4) for c in range(2 * d + 1)),
+    )
+}  # fmt: skip
+"""Attributes that are read: a file may name one piece of data a thousand times."""
 _FIX = "export it again from the program that made it"
 
 
@@ -88,7 +96,7 @@ def read_splats_glb(path: str | Path) -> Splats:
                     name: _read(file, tree, index, count, start, size, path)
                     for name, index in attributes.items()
                 }
-            except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+            except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
                 why = f"its description is broken: {type(error).__name__} {error}"
                 raise bad_splats(path, why, _FIX) from error
     except OSError as error:
@@ -190,19 +198,30 @@ def _attributes(tree: dict[str, Any], path: Path) -> tuple[dict[str, int], int]:
         for primitive in mesh["primitives"]:
             if EXTENSION not in primitive.get("extensions", {}):
                 continue
-            for node in tree.get("nodes", []):
-                if node.get("mesh") == number and node.keys() & {
-                    "matrix", "rotation", "scale", "translation"
-                }:  # fmt: skip
-                    raise bad_splats(path, "its splats are moved or turned by a node", _FIX)
+            if _moved(tree.get("nodes", []), number):
+                raise bad_splats(path, "its splats are moved or turned by a node", _FIX)
             if primitive["extensions"][EXTENSION].get("extensions"):
                 raise bad_splats(path, "its splats are compressed by another extension", _FIX)
             names = {name.removeprefix(f"{EXTENSION}:"): index
-                     for name, index in primitive["attributes"].items()}  # fmt: skip
-            names.pop("COLOR_0", None)
+                     for name, index in primitive["attributes"].items()
+                     if name in _WANTED}  # fmt: skip
             return names, int(tree["accessors"][names["POSITION"]]["count"])
     raise bad_splats(path, f"no part of it uses {EXTENSION}: it is a mesh or a cloud of points",
                      "give a .glb of splats")  # fmt: skip
+
+
+def _moved(nodes: list[dict[str, Any]], mesh: int) -> bool:
+    """Whether a node that shows the mesh, or one above it, moves, turns or scales."""
+    above = {child: i for i, node in enumerate(nodes) for child in node.get("children", [])}
+    seen: set[int] = set()  # a hostile tree may be a ring, or one long chain many times over
+    for index, node in enumerate(nodes):
+        at = index if node.get("mesh") == mesh else None
+        while at is not None and at not in seen:
+            seen.add(at)
+            if nodes[at].keys() & {"matrix", "rotation", "scale", "translation"}:
+                return True
+            at = above.get(at)
+    return False
 
 
 def _read(

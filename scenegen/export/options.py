@@ -25,6 +25,9 @@ class ExportOptions:
     """Point that becomes the origin: X Y Z in metres; x right, y down, z forward."""
     scale: float = 1.0
     """Units of the file for one metre: 100 for centimetres."""
+    provenance: bool = False
+    """Also write where each splat comes from: the number of its step, and 0 photograph, 1
+    generated, 2 imported. Only .ply holds it, and not together with --splats."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
@@ -47,6 +50,12 @@ class ExportOptions:
                     why="a box is two corners, the smaller x, y and z first",
                     fix="give X0 Y0 Z0 X1 Y1 Z1 in metres, with X0 <= X1, Y0 <= Y1 and Z0 <= Z1",
                 )
+        if self.provenance and self.splats is not None:
+            raise SceneError(
+                "merged splats have no one provenance",
+                why="--splats merges splats of several steps into one",
+                fix="leave out --splats or --provenance",
+            )
         if self.splats is not None and self.splats < 1:
             raise SceneError(
                 f"a budget of {self.splats} splats is impossible",

@@ -9,6 +9,8 @@ Binary little endian float32, one row per splat. Axes are as in memory: OpenCV, 
   opacity          logit of the opacity
   scale_0..2       natural logarithm of the standard deviation
   rot_0..3         unit quaternion w x y z
+  provenance_*     on request: step, the number of the step it came with; origin, 0 photograph,
+                   1 generated, 2 imported. Floats too: some programs take every property for one
 
 What it cannot hold: an opacity of exactly 0 or 1 and a scale of 0, whose logarithms are infinite
 (see OPACITY_MARGIN, SCALE_MIN); the length of quaternions; precision beyond float32.
@@ -17,11 +19,13 @@ What it cannot hold: an opacity of exactly 0 or 1 and a scale of 0, whose logari
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
+from jaxtyping import Int32
 from torch import Tensor
 
 from renderers.sh import SH_C0
@@ -38,21 +42,29 @@ OPACITY_MARGIN = 1e-6
 """Opacities are written as at least this and at most 1 minus this, so that logits are finite."""
 SCALE_MIN = 1e-9
 """Scales are written as at least this, in metres, so that logarithms are finite."""
+PROVENANCE = "provenance_"
+"""How properties that say where a splat comes from begin."""
+WHOLE_MAX = 1 << 24
+"""Up to here float32 holds every whole number."""
 
 _CORE = [
     "x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
     "rot_0", "rot_1", "rot_2", "rot_3",
 ]  # fmt: skip
+_SAID = [PROVENANCE + "step", PROVENANCE + "origin"]
 _REST_COUNTS = tuple(3 * k for k in SH_SIZES)
 
 
-def write_ply(path: str | Path, splats: Splats) -> None:
+def write_ply(
+    path: str | Path, splats: Splats, provenance: Mapping[str, Tensor] | None = None
+) -> None:
     """Write splats for other programs.
 
     Args:
         path: The file. It appears whole or not at all.
         splats: At least one. Their values must be finite, opacities 0 to 1, scales not
             negative, quaternions not zero.
+        provenance: Whole numbers of each splat, 0 to WHOLE_MAX, by name: "step" and "origin".
 
     Raises:
         SceneError: A value above is out of range, or the file cannot be written.
@@ -61,10 +73,14 @@ def write_ply(path: str | Path, splats: Splats) -> None:
     rest = 0 if splats.sh is None else 3 * splats.sh.shape[1]
     names = [*_CORE[:3], "nx", "ny", "nz", *_CORE[3:6]]
     names += [f"f_rest_{i}" for i in range(rest)] + _CORE[6:]
+    columns = list((provenance or {}).values())
+    assert all(len(column) == len(splats) for column in columns)
+    names += [PROVENANCE + name for name in provenance or {}]
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         file.write(_header_text(len(splats), names))
         for rows in rows_of(splats, path.name):
-            file.write(_values(rows).data)
+            further = [column[rows.place, None].float().numpy() for column in columns]
+            file.write(np.concatenate([_values(rows), *further], 1).data)
     logger.info(
         "%s: %d splats; float32, opacity within %g of 0 and 1, no cameras, no memory, no steps",
         path, len(splats), OPACITY_MARGIN,
@@ -99,6 +115,34 @@ def read_ply(path: str | Path) -> Splats:
     except OSError as error:
         raise cannot_read(path, error) from error
     return _to_splats(torch.from_numpy(values), path)
+
+
+def read_provenance(path: str | Path) -> dict[str, Int32[Tensor, " n"]] | None:
+    """Where the splats of a file come from, as :func:`write_ply` wrote it.
+
+    Args:
+        path: A ``.ply`` of splats.
+
+    Returns:
+        "step" and "origin" of each splat, 0 to WHOLE_MAX; None when the file does not say.
+
+    Raises:
+        SceneError: As for :func:`read_ply`; or a value is no such whole number.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            vertex = read_header(file, path)[0]
+            if not set(_SAID) <= set(vertex.row.names or ()):
+                return None
+            values = _read_values(file, vertex, _SAID, path)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    whole = (values >= 0) & (values <= WHOLE_MAX) & (values == np.floor(values))
+    if not whole.all():
+        raise bad_splats(path, "where a splat comes from is not a whole number", "leave it out")
+    columns = torch.from_numpy(values.astype(np.int32)).unbind(1)
+    return {name.removeprefix(PROVENANCE): c for name, c in zip(_SAID, columns, strict=True)}
 
 
 def _header_text(count: int, names: list[str]) -> bytes:

@@ -130,7 +130,7 @@ def read_spz(path: str | Path) -> Splats:
     sh = None
     if k:
         sh = torch.frombuffer(bytearray(rest), dtype=torch.uint8).reshape(count, k, 3)
-        sh = (sh.float() - 128.0) / 128.0
+        sh = sh.float().sub_(128.0).div_(128.0)
     fields = {
         "means": _positions(position) / 2.0**bits,
         "quats": _quats(rotation) if version == 3 else _older_quats(rotation),

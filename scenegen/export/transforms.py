@@ -29,6 +29,8 @@ FRAME_LIMIT = 100_000
 """Most cameras read from one file."""
 SIDE_LIMIT = 16_384
 """Largest image width or height read, in pixels."""
+PIXEL_LIMIT = 1 << 26
+"""Most pixels of an image: drawing them takes about 2 GB."""
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 """Camera models that are a pinhole once their distortion is zero."""
 
@@ -159,6 +161,9 @@ def _load(path: Path) -> Any:
 def _camera(values: dict[str, Any], frame: str, path: Path) -> Camera:
     matrix = _matrix(values.get("transform_matrix"), frame, path)
     width, height = (_side(values, name, frame, path) for name in ("w", "h"))
+    if width * height > PIXEL_LIMIT:
+        why = f"{frame} has {width} x {height} pixels; {PIXEL_LIMIT} are drawn at most"
+        raise _bad(path, why, "scale 'w', 'h', 'fl_x', 'fl_y', 'cx' and 'cy' down")
     fl_x = _focal(values, "x", width, frame, path)
     fl_y = _focal(values, "y", height, frame, path)
     if fl_x is None:

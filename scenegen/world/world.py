@@ -131,7 +131,7 @@ class World(History):
 
         export_file(
             path, splats=self.splats, mesh=mesh, format=format, options=options,
-            ground=self.eye_height,
+            ground=self.eye_height, provenance=self.provenance() if options.provenance else None,
         )  # fmt: skip
         return Path(path)
 
