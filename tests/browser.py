@@ -29,7 +29,7 @@ FLAGS = (
     "--enable-unsafe-swiftshader --remote-debugging-port=0"
 ).split()
 WIDTH, HEIGHT = 480, 300
-PATIENCE = 45.0
+PATIENCE = 120.0
 """Seconds to wait for a picture: software drawing on a busy machine is slow."""
 
 
@@ -60,7 +60,10 @@ class Page:
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            self._socket = connect(self._find_tab(profile), max_size=None, compression=None)
+            # A tab that draws in software may not answer for long: no reason to hang up.
+            self._socket = connect(
+                self._find_tab(profile), max_size=None, compression=None, ping_interval=None
+            )
         except BaseException:
             self._stop()
             raise
@@ -180,6 +183,11 @@ class Page:
         own = "computeBoundingSphere(): Computed radius is NaN"
         self.ask("1")  # reads what has come meanwhile
         return [error for error in self.errors if own not in error]
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is no tab any more."""
+        return self._process.poll() is not None
 
     def close(self) -> None:
         self._socket.close()

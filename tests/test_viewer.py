@@ -29,6 +29,7 @@ from renderers import Camera, SceneError, Splats
 from scenegen.image.picture import Picture
 from scenegen.world.events import Committed, Finished, Loaded, Planned, Retrieved, Skipped
 from viewer import ViewerApp, awake, cameras, navigation, view_photo, view_world
+from viewer.budget import Pace
 from viewer.page import BACKGROUND
 from viewer.server import address_of, refusal
 from viewer.telling import guarded, plain
@@ -264,13 +265,21 @@ def test_error_for_users_is_told_with_its_fix_and_not_logged(
     assert caplog.text == ""
 
 
+def someone(number: int = 0) -> Any:
+    """A visitor whose camera answers what it was told last."""
+    client = visitor(number)
+    client.camera.position, client.camera.look_at = np.zeros(3), np.ones(3)
+    client.camera.image_width, client.camera.image_height, client.camera.fov = 64, 48, 1.0
+    return client
+
+
 def test_pictures_keep_coming_while_somebody_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
     """The browser adds up idle time and leaps at the next key; a nudge every 0.2 s prevents it."""
     clock = 100.0
     monkeypatch.setattr(awake.time, "monotonic", lambda: clock)
-    keeper, client = awake.KeepAwake(), visitor(7)
+    keeper, client = awake.KeepAwake(), someone(7)
     marker = client.scene.add_frame.return_value
-    keeper.watch(client)
+    keeper.watch(client, lambda seconds: None)
     assert client.scene.add_frame.call_args.kwargs["visible"] is False
     seen = []
     for _ in range(3):
@@ -279,11 +288,88 @@ def test_pictures_keep_coming_while_somebody_is_about(monkeypatch: pytest.Monkey
     assert seen == [(0, 0, 1), (0, 0, 0), (0, 0, 1)]
     assert keeper.pulse(clock + awake.RESTING) == 0
     clock += awake.RESTING
-    (moved,) = client.camera.on_update.call_args.args
-    moved(client.camera)
+    (heard,) = client.camera.on_update.call_args.args
+    heard(client.camera)  # an answer from where the visitor is: no move
+    assert keeper.pulse(clock + 1.0) == 0
+    client.camera.position = np.array([0.0, 0.0, 0.1])
+    heard(client.camera)
     assert keeper.pulse(clock + 1.0) == 1
     keeper.forget(client)
     assert keeper.pulse(clock + 1.0) == 0
+
+
+def test_browser_is_asked_again_only_when_it_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked at 100 s and answered at 102.5 s; a report sent before it was asked is no answer."""
+    clock = 100.0
+    monkeypatch.setattr(awake.time, "monotonic", lambda: clock)
+    keeper, client, took = awake.KeepAwake(), someone(7), []
+    keeper.watch(client, took.append)
+    (heard,) = client.camera.on_update.call_args.args
+    keeper.pulse(clock)
+    lens = client.camera.fov
+    assert 1e-5 < abs(lens - 1.0) < 1e-4  # viser does not send less
+    for late in (100.5, 102.0):
+        keeper.pulse(late)
+        assert client.camera.fov == lens
+    client.camera.fov, clock = 1.0, 101.0
+    heard(client.camera)
+    assert took == []
+    client.camera.fov, clock = lens, 102.5
+    heard(client.camera)
+    heard(client.camera)
+    assert took == [2.5]
+    for now in (110.0, 113.0, 114.0, 115.0):  # no answer: told once, and not again when it comes
+        keeper.pulse(now)
+    assert took == [2.5, 4.0]
+    client.camera.fov, clock = keeper._visitors[7].lens, 120.0
+    heard(client.camera)
+    assert took == [2.5, 4.0]
+    lens = client.camera.fov
+    keeper.pulse(121.0)
+    assert client.camera.fov != lens
+    client.camera.fov = 0.7  # another lens: no answer will come
+    keeper.pulse(122.0)
+    keeper.pulse(123.0)
+    assert client.camera.fov == pytest.approx(0.7, abs=1e-4)
+
+
+def drawn_by(pace: Pace, seconds_per_million: float, pictures: int = 60) -> list[int]:
+    """What a browser is given that takes so long per splat, and 20 ms for everything else."""
+    given = [pace.given]
+    for _ in range(pictures):
+        pace.answered(0.02 + seconds_per_million * pace.given / 1e6)
+        if pace.given != given[-1]:
+            given.append(pace.given)
+    return given
+
+
+def test_fast_browser_is_given_all_and_slow_one_what_it_draws() -> None:
+    assert drawn_by(Pace(1_500_000), 0.01) == [100_000, 400_000, 1_500_000]
+    assert drawn_by(Pace(1_500_000), 0.08) == [100_000, 400_000, 800_000, 1_500_000]
+    assert drawn_by(Pace(6_000), 0.01) == [6_000]
+    slow = drawn_by(Pace(1_500_000), 8.0)  # 0.4 s at 47,500
+    assert slow == sorted(slow, reverse=True)
+    assert 0.4 > 0.02 + 8.0 * slow[-1] / 1e6 > 0.15
+    assert drawn_by(Pace(1_500_000), 1000.0)[-1] == 30_000
+    middling = drawn_by(Pace(1_500_000), 0.4)  # 0.18 s at 400,000: neither more nor fewer
+    assert middling == [100_000, 200_000, 400_000]
+
+
+def test_browser_that_was_slow_for_a_while_is_given_more_again() -> None:
+    pace = Pace(400_000)
+    drawn_by(pace, 1000.0)
+    assert pace.given == 30_000
+    assert drawn_by(pace, 0.01, 100) == [30_000, 50_000]  # half of what was too many once
+    assert drawn_by(pace, 0.01, 200)[-1] == 400_000
+
+
+def test_asking_for_more_splats_begins_anew() -> None:
+    pace = Pace(1_500_000)
+    drawn_by(pace, 4.0)
+    pace.limit(1_000_000)
+    assert pace.given == 1_000_000
+    with pytest.raises(SceneError, match="a budget of 0"):
+        pace.limit(0)
 
 
 # A world that grows while it is watched -------------------------------------------------------

@@ -1,43 +1,70 @@
-"""Keeps a visitor's picture moving, so that the first key press does not leap.
+"""Keeps a visitor's picture moving, so that the first key press does not leap; and takes its pulse.
 
 The browser draws on demand, once a second when nothing happens, and walks 2 m/s times the time
 since the last picture: after a rest, a tap of W could carry the visitor two metres, through a
 wall. A tiny message five times a second keeps pictures coming while somebody is about.
+
+The message changes the lens by next to nothing. The browser says so with its next picture: so long
+it takes to draw one.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import viser
+
+from viewer.budget import LATE
 
 PULSE = 0.2
 """Seconds between two messages; each keeps the browser drawing for 0.25 s."""
 RESTING = 60.0
 """Seconds without moving after which the browser may rest, to save the battery."""
+NUDGE = 5e-5
+"""By how much the lens is changed, in radians: a fiftieth of a pixel at the picture's edge. viser
+does not send less."""
 
 
 @dataclass
 class _Visitor:
+    camera: viser.CameraHandle
     marker: viser.FrameHandle
     moved: float
+    answered: Callable[[float], None]
+    place: np.ndarray
+    asked: float | None = None
+    """When it was asked; None when it has answered."""
+    lens: float = 0.0
+    """The field of view that the answer will carry, in radians."""
+    late: bool = False
+    """Whether the wait for that answer has been reported already."""
 
 
 class KeepAwake:
-    """The visitors, and when each of them moved last."""
+    """The visitors, when each of them moved last, and how soon their browsers draw."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._visitors: dict[int, _Visitor] = {}
 
-    def watch(self, client: viser.ClientHandle) -> None:
-        """Keep a new visitor's picture moving."""
+    def watch(self, client: viser.ClientHandle, answered: Callable[[float], None]) -> None:
+        """Keep a new visitor's picture moving.
+
+        Args:
+            client: The visitor.
+            answered: Called with how long the browser took to draw a picture, in seconds.
+        """
         marker = client.scene.add_frame("/awake", show_axes=False, visible=False)
+        now = time.monotonic()
         with self._lock:
-            self._visitors[client.client_id] = _Visitor(marker, time.monotonic())
-        client.camera.on_update(self._moved)
+            self._visitors[client.client_id] = _Visitor(
+                client.camera, marker, now, answered, place_of(client.camera)
+            )
+        client.camera.on_update(self._heard)
 
     def forget(self, client: viser.ClientHandle) -> None:
         """A visitor left."""
@@ -56,6 +83,16 @@ class KeepAwake:
         with self._lock:
             about = [v for v in self._visitors.values() if now - v.moved < RESTING]
         for visitor in about:
+            if visitor.asked is None:
+                lens = float(visitor.camera.fov)
+                visitor.lens = lens - NUDGE if visitor.lens > lens else lens + NUDGE
+                visitor.asked, visitor.late = now, False
+                visitor.camera.fov = visitor.lens
+            elif abs(float(visitor.camera.fov) - visitor.lens) > 10 * NUDGE:
+                visitor.asked = None  # the visitor was given another lens meanwhile
+            elif now - visitor.asked >= LATE and not visitor.late:
+                visitor.late = True
+                visitor.answered(now - visitor.asked)
             # Any scene message draws a picture; this one moves a node that is never seen.
             visitor.marker.position = (0.0, 0.0, 1.0 - visitor.marker.position[2])
         return len(about)
@@ -65,8 +102,27 @@ class KeepAwake:
         while not closed.wait(PULSE):
             self.pulse(time.monotonic())
 
-    def _moved(self, camera: viser.CameraHandle) -> None:
+    def _heard(self, camera: viser.CameraHandle) -> None:
+        now, place = time.monotonic(), place_of(camera)
         with self._lock:
             visitor = self._visitors.get(camera.client.client_id)
-            if visitor is not None:
-                visitor.moved = time.monotonic()
+            if visitor is None:
+                return
+            if not same_place(place, visitor.place):
+                visitor.moved, visitor.place = now, place
+            if (asked := visitor.asked) is None or abs(camera.fov - visitor.lens) > 0.1 * NUDGE:
+                return
+            visitor.asked = None
+        if not visitor.late:
+            visitor.answered(now - asked)
+
+
+def place_of(camera: viser.CameraHandle) -> np.ndarray:
+    """Where a visitor stands and looks, and the size of the window: (8,), metres and pixels."""
+    window = (camera.image_width, camera.image_height)
+    return np.array([*camera.position, *camera.look_at, *window], np.float64)
+
+
+def same_place(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two places are the same, but for rounding."""
+    return bool(np.abs(a - b).max() < 1e-5)

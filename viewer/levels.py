@@ -79,13 +79,12 @@ class SplatScene:
                 room = HEADROOM * self._budget if growing else self._budget
                 self._scale, self._stand = scale_for(chunks, eye, room), eye
             wanted = {c.name: (c, share_of(c, self._stand, self._scale)) for c in chunks}
-            for name, part in list(self._shown.items()):
-                chunk, share = wanted.get(name, (None, 0.0))
-                if chunk is not part.chunk or share != part.share:
-                    self._remove(name)
-            missing = [pair for name, pair in wanted.items() if name not in self._shown]
-            for chunk, share in sorted(missing, key=lambda pair: _distance(pair[0], eye)):
-                self._send(chunk, share)
+            for name in [name for name in self._shown if name not in wanted]:
+                self._remove(name)
+            for chunk, share in sorted(wanted.values(), key=lambda pair: _distance(pair[0], eye)):
+                part = self._shown.get(chunk.name)
+                if part is None or chunk is not part.chunk or share != part.share:
+                    self._send(chunk, share)
 
     def limit(
         self, chunks: Sequence[Chunk], eye: Float[Tensor, " 3"], budget: int, floor: float
@@ -124,19 +123,25 @@ class SplatScene:
 
     def _send(self, chunk: Chunk, share: float) -> None:
         node, count = None, 0
+        old = self._shown.get(chunk.name)
         if len(chunk.splats):
             footprint = footprints(chunk.splats, chunk.eye, self.pixel)
             part = cloud(thinned(sized(chunk.splats, footprint, self._floor), share, footprint))
             count = len(part.centers)
-            node = self._owner.scene.add_gaussian_splats(
-                f"/world/{chunk.name}",
-                part.centers,
-                part.covariances,
-                part.rgbs,
-                part.opacities,
-                visible=self._visible,
-            )
+            with self._owner.atomic():  # the old is seen until the new is there
+                if old is not None and old.node is not None:
+                    old.node.remove()
+                node = self._owner.scene.add_gaussian_splats(
+                    f"/world/{chunk.name}",
+                    part.centers,
+                    part.covariances,
+                    part.rgbs,
+                    part.opacities,
+                    visible=self._visible,
+                )
             self._owner.flush()
+        elif old is not None and old.node is not None:
+            old.node.remove()
         self._shown[chunk.name] = _Shown(chunk, share, node, count)
 
 

@@ -26,6 +26,7 @@ def look_around(visitors: Callable[[], Iterable[Visitor]], closed: threading.Eve
             if closed.is_set():
                 return
             try:
+                visitor.keep_pace()
                 if visitor.due(time.monotonic() - STILL):
                     visitor.look()
             except Exception:

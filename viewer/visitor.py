@@ -22,6 +22,7 @@ from scenegen.world.recall_picture import evidence_overlay
 from scenegen.world.sketches import shares_of, sketch
 from scenegen.world.world import World
 from spatial_memory import ViewMemory
+from viewer.budget import Pace
 from viewer.cameras import vertical_fov
 from viewer.jobs import Jobs
 from viewer.levels import SplatScene
@@ -74,7 +75,8 @@ class Visitor:
         self.walker = Walker(client, lambda: stage.terrain, lambda: stage.body)
         if client.camera.image_width < NARROW:
             budget = min(budget, PHONE_BUDGET)
-        self.splats = SplatScene(client, budget)
+        self.pace = Pace(budget)
+        self.splats = SplatScene(client, self.pace.given)
         self._sending = threading.Lock()
         self._looked = -math.inf
         self.tabs = client.gui.add_tab_group()
@@ -166,6 +168,27 @@ class Visitor:
         with stage.changing if kind == SURFELS else contextlib.nullcontext():
             return to_bytes(sketch(kind, stage.scenery, held, view, stage.renderer))
 
+    def answered(self, seconds: float) -> None:
+        """The browser took so long to draw a picture; while work goes on, that says nothing."""
+        if self.host.jobs.job is None and self.splats.shown > 0:
+            self.pace.answered(seconds)
+
+    def keep_pace(self) -> None:
+        """Give the browser as many splats as it draws smoothly."""
+        if self.showing.adapts and self.pace.given != self.splats.budget:
+            self.limit(self.pace.given)
+
+    def limit(self, budget: int) -> None:
+        """Give the browser at most so many splats.
+
+        Raises:
+            SceneError: The budget is not positive.
+        """
+        eye = self.walker.camera.center
+        with self._sending:
+            self.splats.limit(self.stage.chunks, eye, budget, self.showing.floor)
+        self.showing.tell(self.splats.shown, self.stage.total)
+
     def due(self, before: float) -> bool:
         """Whether the visitor moved since looked at last, and stands still since ``before``."""
         walker = self.walker
@@ -188,6 +211,7 @@ class Visitor:
         kind = self.showing.kind
         if kind == COLOUR:
             self.splats.show(stage.chunks, view.center)
+            self.showing.tell(self.splats.shown, stage.total)
         elif job is None or kind not in (EVIDENCE, SURFELS):  # the memory is being written to
             picture = self.drawn(_long(view, PICTURE_SIDE))
             self.client.scene.set_background_image(picture, "jpeg")

@@ -23,6 +23,7 @@ import viser
 
 from renderers import Camera
 from spatial_memory.walking import Body, Point, Terrain
+from viewer.awake import place_of, same_place
 from viewer.cameras import camera_of, pose_of
 from viewer.navigation import BROWSER_SPEED, FAR_PLANE, LOOK_AHEAD, ORBIT_DISTANCE, Pose
 
@@ -63,7 +64,7 @@ class Walker:
         """Whether the visitor has arrived; what a browser reports before is its default pose."""
         self.moved_at = time.monotonic()
         """When the visitor moved or turned last, on the clock of ``time.monotonic``."""
-        self._head = np.zeros(3)
+        self._head, self._place = np.zeros(3), np.full(8, np.inf)
         self._tag, self._placed, self._asked = FAR_PLANE, 0.0, np.zeros(3)
         self._owed: np.ndarray | None = None
         self._wanted: Pose | None = None
@@ -87,8 +88,9 @@ class Walker:
             return self._report(camera, head)
 
     def _report(self, camera: viser.CameraHandle, head: np.ndarray) -> bool:
-        now = time.monotonic()
-        self.moved_at = now
+        now, place = time.monotonic(), place_of(camera)
+        if not same_place(place, self._place):
+            self.moved_at, self._place = now, place
         if not self.here:
             self.here = bool(camera.up_direction[1] < UPRIGHT)
             self._begin(head, camera.far)

@@ -42,7 +42,11 @@ class ShowPanel:
         self._floor = gui.add_slider(
             "Least size", 0.3, 3.0, 0.1, 0.7, hint="No splat is drawn smaller, in pixels"
         )
+        self._adapts = gui.add_checkbox(
+            "No more than draws smoothly", True, hint="Fewer where the browser is slow"
+        )
         limit = gui.add_button("Draw so", icon=viser.Icon.REFRESH)
+        self._drawn = gui.add_markdown("")
         self._kind.on_update(guarded(lambda event: self.show(self._kind.value)))
         limit.on_click(guarded(self._limit))
         for number, kind in enumerate(LEGENDS, 4):
@@ -60,6 +64,22 @@ class ShowPanel:
         self._legend.content = LEGENDS[kind]
         self._visitor.show(kind)
 
+    @property
+    def adapts(self) -> bool:
+        """Whether the browser's pace may lower the number of splats."""
+        return self._adapts.value
+
+    @property
+    def floor(self) -> float:
+        """Size in pixels below which no splat falls."""
+        return float(self._floor.value)
+
+    def tell(self, drawn: int, total: int) -> None:
+        """Say how many splats are in the browser."""
+        words = f"{drawn:,} of {total:,} splats are drawn." if drawn < total else ""
+        if self._drawn.content != words:
+            self._drawn.content = words
+
     def explain(self, words: str) -> None:
         """Say more about what is shown."""
         self._legend.content = words
@@ -74,7 +94,5 @@ class ShowPanel:
 
     def _limit(self, event: Any) -> None:
         visitor = self._visitor
-        visitor.splats.limit(
-            visitor.stage.chunks, visitor.walker.camera.center,
-            round(1e6 * self._budget.value), float(self._floor.value),
-        )  # fmt: skip
+        visitor.pace.limit(round(1e6 * self._budget.value))
+        visitor.limit(visitor.pace.given)
