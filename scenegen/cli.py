@@ -131,6 +131,12 @@ def render(
     import scenegen
     from scenegen.world import path_cameras
 
+    if (depth or normals) and (panorama or out.suffix.lower() == ".mp4"):
+        raise SceneError(
+            f"{out.name} has no place for depth and normals",
+            why="they are written beside pictures, not beside films and panoramas",
+            fix="give a folder or FILE.png, or leave out --depth and --normals",
+        )
     opened = scenegen.open(world)
     cameras = [opened.camera0]
     if path is not None:
@@ -330,12 +336,12 @@ def _draw(world: World, cameras: list, out: Path, depth: bool, normals: bool) ->
     started = time.monotonic()
     suffix = out.suffix.lower()
     if suffix == ".mp4":
-        write_mp4(out, (frame.rgb for frame in frames(world, cameras)), FPS)
+        write_mp4(out, (frame.rgb for frame in frames(world.render, cameras)), FPS)
     elif suffix == ".png":
         cameras = cameras[-1:]
-        write_frame(out, next(frames(world, cameras, depth, normals)))
+        write_frame(out, next(frames(world.render, cameras, depth, normals)))
     elif suffix == "":
-        write_dataset(out, frames(world, cameras, depth, normals), world.splats)
+        write_dataset(out, frames(world.render, cameras, depth, normals), world.splats)
     else:
         raise SceneError(
             f"cannot draw to {out.name}",

@@ -193,6 +193,8 @@ def test_bad_choices(
     assert "unknown path" in fails(capsys, "grow", world, "--path", "sideways")
     assert "is not a world" in fails(capsys, "grow", tmp_path, "--path", "left")
     assert "neither a picture" in fails(capsys, "render", world, "--out", tmp_path / "a.gif")
+    film = fails(capsys, "render", world, "--out", tmp_path / "a.mp4", "--normals")
+    assert "a.mp4 has no place for depth and normals" in film
     assert "no model to pull" in fails(capsys, "models", "pull")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))

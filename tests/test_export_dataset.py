@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from coloured_room import camera as room_camera
 from coloured_room import coloured_room
 from PIL import Image
 
-from renderers import Camera, SceneError
+from renderers import Camera, SceneError, make_renderer
 from scenegen import cli
 from scenegen.export import (
     Frame,
@@ -23,6 +24,7 @@ from scenegen.export import (
     write_normals_png,
 )
 from scenegen.export.colmap import read_colmap
+from scenegen.world.frames import frames
 
 
 def test_depth_png_by_hand(tmp_path: Path) -> None:
@@ -105,6 +107,20 @@ def test_a_dataset_comes_back_in_both_ways(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SceneError, match="cannot write"):
         write_dataset(tmp_path / "file" / "set", plain, room)
+
+
+def test_normals_of_the_room_point_into_it() -> None:
+    """Seen from a camera that is turned: left wall, right wall, floor, ceiling, far wall."""
+    view, room = room_camera().moved(yaw_degrees=10, pitch_degrees=5), coloured_room()
+    draw = make_renderer("cpu").render
+    (frame,) = frames(lambda camera: draw(room, camera), [view], depth=True, normals=True)
+    assert frame.normals is not None and frame.depth is not None
+    in_world = frame.normals @ view.cam_from_world[:3, :3]
+    points = view.unproject(view.pixel_centers(), frame.depth)
+    for axis, at, inward in ((0, -2.0, 1), (0, 2.0, -1), (1, 1.2, -1), (1, -1.2, 1), (2, 4.0, -1)):
+        on = (points[..., axis] - at).abs() < 0.05
+        assert on.sum() > 500
+        assert (in_world[on][:, axis] * inward).median() > 0.99
 
 
 def test_a_world_is_drawn_with_depth_and_normals(grown_world: Path, tmp_path: Path) -> None:

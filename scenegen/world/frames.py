@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from renderers import Camera
+from renderers import Camera, Render
 from scenegen.export.dataset import Frame
 from scenegen.export.progress import progress
 from scenegen.geometry.normals import disparity_normals
-from scenegen.world.world import World
 
 
 def frames(
-    world: World, cameras: Sequence[Camera], depth: bool = False, normals: bool = False
+    draw: Callable[[Camera], Render],
+    cameras: Sequence[Camera],
+    depth: bool = False,
+    normals: bool = False,
 ) -> Iterator[Frame]:
     """Draw a world along cameras, one at a time, with a bar on a terminal.
 
     Args:
-        world: What is drawn.
+        draw: World.render.
         cameras: From where.
         depth: Keep depth too.
         normals: Also work out normals, from depth.
     """
     for camera in progress(cameras, "drawing"):
-        image = world.render(camera)
+        image = draw(camera)
         facing = None
         if normals:
             facing = disparity_normals(image.depth, camera.px_from_cam)
