@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,29 @@ def test_a_dataset_comes_back_in_both_ways(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SceneError, match="cannot write"):
         write_dataset(tmp_path / "file" / "set", plain, room)
+
+
+@pytest.mark.skipif(find_spec("pycolmap") is None, reason="no COLMAP: pip install pycolmap")
+def test_colmap_itself_reads_the_cameras_and_points(tmp_path: Path) -> None:
+    import pycolmap
+
+    turned = Camera.from_fov(70, 64, 48).moved(right=0.3, yaw_degrees=15, pitch_degrees=5)
+    frame = Frame(turned, torch.zeros(48, 64, 3))
+    write_dataset(
+        tmp_path, [Frame(room_camera(), torch.zeros(160, 240, 3)), frame], coloured_room()
+    )
+    model = pycolmap.Reconstruction(str(tmp_path / "sparse/0"))
+    assert model.num_images() == model.num_cameras() == 2
+    assert model.num_points3D() == len(coloured_room())
+    image = model.images[2]
+    assert image.name == "00001.png"
+    pose = image.cam_from_world().matrix()
+    np.testing.assert_allclose(pose, turned.cam_from_world[:3].numpy(), atol=1e-6)
+    lens = model.cameras[image.camera_id].calibration_matrix()
+    np.testing.assert_allclose(lens, turned.px_from_cam.numpy(), rtol=1e-6)
+    point = model.points3D[18]
+    np.testing.assert_allclose(point.xyz, coloured_room().means[17].numpy(), atol=1e-5)
+    np.testing.assert_allclose(point.color, coloured_room().colors[17].numpy() * 255, atol=0.51)
 
 
 def test_normals_of_the_room_point_into_it() -> None:
