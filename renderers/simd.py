@@ -181,6 +181,29 @@ def store(typing, array, index, value):
 
 
 @intrinsic
+def load_rows(typing, array, index):
+    """Eight rows of three numbers, one behind the other, as their x, y and z. See :func:`load`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, (values, at) = signature.args[0], args
+        places = (builder.add(at, ir.Constant(at.type, LANES * part)) for part in range(3))
+        a, b, c = (
+            builder.load(_pointer(context, builder, kind, values, place), align=4)
+            for place in places
+        )
+        columns = []
+        for axis in range(3):
+            found = range(axis, 3 * LANES, 3)  # where this axis stands in the three vectors
+            front = [lane if lane < 2 * LANES else 0 for lane in found]
+            both = _mixed(builder, a, b, front)
+            last = [place if lane < 2 * LANES else lane - LANES for place, lane in enumerate(found)]
+            columns.append(_mixed(builder, both, c, last))
+        return context.make_tuple(builder, signature.return_type, columns)
+
+    return types.UniTuple(_float8, 3)(array, index), generate
+
+
+@intrinsic
 def fetch(typing, array, index):
     """Ask memory for an item of a contiguous array, at most a cache line, that is needed soon."""
 

@@ -24,6 +24,7 @@ from renderers.kernels import RENDER_LOCK
 from renderers.zbuffer import (
     FAR,
     ROUNDING,
+    STRETCH,
     TALL,
     WIDE,
     N,
@@ -42,8 +43,6 @@ MIN_PARALLEL = 200_000
 MAX_SHARES = 8
 """Z-buffers filled side by side at most: each thread has its own, and they cost memory."""
 
-POSE_SLACK = 1.002
-"""How much a pose may stretch a ball: poses are rigid up to camera.RIGID_TOLERANCE."""
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 
 
@@ -155,7 +154,7 @@ def _pack(points: np.ndarray, normals: np.ndarray, radii: np.ndarray) -> tuple[n
     centres = columns[:, :3].astype(np.float64)
     middle = 0.5 * (centres.min(2) + centres.max(2))
     reach = np.sqrt(((centres - middle[:, :, None]) ** 2).sum(1)) + columns[:, 6]
-    reach = POSE_SLACK * reach.max(1) + ROUNDING * np.abs(middle).max(1)
+    reach = STRETCH * reach.max(1) + ROUNDING * np.abs(middle).max(1)
     balls = np.column_stack([middle, reach])
     balls[reach > FAR] = 0.0, 0.0, 0.0, np.inf  # never skipped
     return columns.reshape(-1, 7 * N), rows, balls.astype(f32)

@@ -4,6 +4,8 @@ Surfels are drawn in blocks of N: ``_look`` measures all of a block in straight 
 units, ``_mark`` offers each to the pixel that its centre falls in, ``_bound`` puts boxes around
 those that may reach further, and ``_cover`` offers these to the pixels of their boxes. Arithmetic
 is float32, relative to the camera.
+
+More than 400 lines, as kernels call no function of another file (see kernels.py).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numba
 import numpy as np
 
 from renderers.kernels import kernel
-from renderers.simd import fetch
+from renderers.simd import fetch, larger, load, load_rows, smaller, spread, store
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 ZERO, HALF, ONE, INFINITY = f32(0.0), f32(0.5), f32(1.0), f32(np.inf)
@@ -24,6 +26,10 @@ N = 256
 """Surfels per block: a block and what is known of it stay in the processor's nearest cache."""
 PITCH = N + 16
 """From one column of such a block to the next. Multiples of N would share lines of the cache."""
+LANES = 8
+"""Numbers of a vector of renderers/simd.py."""
+STRETCH = f32(1.002)
+"""How much a pose may stretch a ball: poses are rigid up to camera.RIGID_TOLERANCE."""
 ROUNDING = f32(1e-5)
 """Bound on the rounding of a point in the camera frame, as a share of its distance."""
 CLEAR = f32(0.1)
@@ -35,7 +41,8 @@ WELL = f32(1.01)
 WIDE, TALL = 4, 2
 """Pixels that are tested at once: together they fill a vector register."""
 PIECE = 32
-"""Surfels that are given boxes together, where one of them needs one."""
+"""Surfels that are given boxes together, where one of them needs one, and that are skipped
+together, where all are out of sight. A block is some of these."""
 DONE, REACHES, CROSSES, OPEN = u32(0), u32(1), u32(2), u32(3)
 """What a disc may cover beside the pixel of its centre: nothing, its box, any pixel, not known."""
 _DROPPED_BITS = u32(13)  # of a float32 depth: 10 of 23 mantissa bits stay, steps of 0.1 %
@@ -67,38 +74,84 @@ def fill_share(arrays, blocks, view, lens, backs, share, keys):
 
 @kernel()
 def _sift(arrays, view, lens, backs, share, shares, stride, scratch, keys):
-    """Draw what is in sight of every ``shares``-th N of the plain arrays, once a block is full."""
-    points, normals, radii = arrays
-    block, ids, seen = np.zeros(7 * N, f32), np.zeros(N, u32), np.empty(N, np.bool_)
+    """Draw what is in sight of every ``shares``-th N of the plain arrays, once a block is full.
+
+    By the PIECE: surfels mostly come in the order of the pixels that they were made from, and a
+    piece is looked at, and copied, much faster than its surfels one by one.
+    """
+    points, _, radii = arrays
+    block, ids, ends = np.zeros(7 * N, f32), np.zeros(N, u32), np.empty(7 * LANES, f32)
     filled = 0
     for start in range(share * N, radii.shape[0], shares * N):
-        stop = min(start + N, radii.shape[0])
-        if not _glance(points[3 * start : 3 * stop], radii[start:stop], view, lens, seen):
-            continue
-        for i in range(start, stop):
-            if seen[i - start]:
-                for axis in range(3):
-                    block[axis * N + filled] = points[3 * i + axis]
-                    block[(3 + axis) * N + filled] = normals[3 * i + axis]
-                block[6 * N + filled] = radii[i]
-                ids[filled] = i
-                filled += 1
-                if filled == N:
-                    _draw(block, ids, view, lens, backs, stride, scratch, keys)
-                    filled = 0
+        for first in range(start, min(start + N, radii.shape[0]), PIECE):
+            count = min(PIECE, radii.shape[0] - first)
+            if count < PIECE or _piece_in_sight(points, radii, first, view, lens, ends):
+                _copy(arrays, first, count, filled, block, ids)
+                filled += count
+            if filled == N:
+                _draw(block, ids, view, lens, backs, stride, scratch, keys)
+                filled = 0
     block[6 * N + filled :] = ZERO
     _draw(block, ids, view, lens, backs, stride, scratch, keys)
 
 
 @kernel()
-def _glance(points, radii, view, lens, seen):
-    """Which surfels are in sight, and how many."""
-    count = 0
-    for i in range(radii.shape[0]):
-        x, y, z = _placed(points[3 * i], points[3 * i + 1], points[3 * i + 2], view)
-        seen[i] = _in_sight(x, y, z, radii[i], lens)
-        count += np.int32(seen[i])
-    return count
+def _copy(arrays, first, count, place, block, ids):
+    """Put surfels from the plain arrays into a block."""
+    points, normals, radii = arrays
+    whole = count // LANES * LANES
+    for i in range(0, whole, LANES):
+        centres = load_rows(points, u64(3 * (first + i)))
+        facing = load_rows(normals, u64(3 * (first + i)))
+        for axis in range(3):
+            store(block, u64(axis * N + place + i), centres[axis])
+            store(block, u64((3 + axis) * N + place + i), facing[axis])
+        store(block, u64(6 * N + place + i), load(radii, u64(first + i)))
+    for i in range(whole, count):
+        for axis in range(3):
+            block[axis * N + place + i] = points[3 * (first + i) + axis]
+            block[(3 + axis) * N + place + i] = normals[3 * (first + i) + axis]
+        block[6 * N + place + i] = radii[first + i]
+    for i in range(count):
+        ids[u64(place + i)] = first + i
+
+
+@kernel()
+def _piece_in_sight(points, radii, first, view, lens, ends):
+    """Whether a ball around a whole PIECE is in sight. What is NaN does not count."""
+    low_a = low_b = low_c = spread(INFINITY)
+    high_a = high_b = high_c = spread(-INFINITY)
+    for i in range(3 * first, 3 * (first + PIECE), 3 * LANES):  # in three vectors x, y, z, x, ...
+        a, b = load(points, u64(i)), load(points, u64(i + LANES))
+        c = load(points, u64(i + 2 * LANES))
+        low_a, low_b, low_c = smaller(a, low_a), smaller(b, low_b), smaller(c, low_c)
+        high_a, high_b, high_c = larger(a, high_a), larger(b, high_b), larger(c, high_c)
+    radius = spread(ZERO)
+    for i in range(first, first + PIECE, LANES):
+        radius = larger(load(radii, u64(i)), radius)
+    found = low_a, low_b, low_c, high_a, high_b, high_c, radius
+    for line in range(7):
+        store(ends, u64(line * LANES), found[line])
+    reach = ZERO
+    for lane in range(6 * LANES, 7 * LANES):
+        reach = ends[lane] if ends[lane] > reach else reach
+    x, wide = _middle(ends, 0)
+    y, tall = _middle(ends, 1)
+    z, deep = _middle(ends, 2)
+    reach = STRETCH * (reach + sqrt(wide * wide + tall * tall + deep * deep))
+    reach += ROUNDING * (abs(x) + abs(y) + abs(z))
+    x, y, z = _placed(x, y, z, view)
+    return not reach < FAR or _in_sight(x, y, z, reach, lens)
+
+
+@kernel()
+def _middle(ends, axis):
+    """Middle between the ends of an axis, and how far it is to them."""
+    low, high = ends[axis], ends[3 * LANES + axis]
+    for i in range(axis + 3, 3 * LANES, 3):
+        low = ends[i] if ends[i] < low else low
+        high = ends[3 * LANES + i] if ends[3 * LANES + i] > high else high
+    return HALF * (low + high), HALF * (high - low)
 
 
 @kernel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from renderers.kernels import kernel
-from renderers.simd import fetch, load, store, total, totals
+from renderers.simd import fetch, load, load_rows, store, total, totals
 
 
 @kernel()
@@ -42,3 +42,16 @@ def test_neighbours_are_added_first() -> None:
     out = np.empty(16, np.float32)
     _all_sums(values, out)
     assert out[0] == 1.0
+
+
+@kernel()
+def _turn(rows, first, out):
+    columns = load_rows(rows, np.uint64(first))
+    for axis in range(3):
+        store(out, np.uint64(8 * axis), columns[axis])
+
+
+def test_rows_are_loaded_as_columns() -> None:
+    rows, out = np.arange(30, dtype=np.float32), np.empty(24, np.float32)
+    _turn(rows, 6, out)
+    np.testing.assert_array_equal(out.reshape(3, 8), rows.reshape(10, 3)[2:].T)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from renderers import Camera, SceneError
 from renderers import surfels as surfels_module
 from renderers.surfels import BACK_SLACK, FAR, NEAR, N, SurfelMap, SurfelScene, render_surfels
+from renderers.zbuffer import PIECE
 from spatial_memory.sampling import Samples, sample_view
 from spatial_memory.views import make_view
 
@@ -312,6 +313,24 @@ def test_no_surfels_and_one_pixel() -> None:
     assert (empty.ids == -1).all() and empty.ids.shape == (8, 8)
     one = draw(((0.0, 0.0, 2.0), FACING, 0.1), camera=Camera.from_fov(60.0, 1, 1))
     assert one.ids.tolist() == [[0]]
+
+
+def test_pieces_of_rows_that_leave_the_image_lose_nothing() -> None:
+    """A wall row by row, and the same with a surfel in every piece that no ball can hold."""
+    wall = torch.cartesian_prod(torch.linspace(-3, 3, 62), torch.linspace(-3, 3, 70))
+    points = torch.cat([wall, torch.full((len(wall), 1), 2.5)], 1)
+    pieces = points.reshape(-1, PIECE - 1, 3)
+    kept = torch.cat([torch.full((len(pieces), 1, 3), 3e38), pieces], 1).reshape(-1, 3)
+    rows = torch.arange(len(points)) // (PIECE - 1) + torch.arange(len(points)) + 1
+    camera, facing = Camera.from_fov(40.0, 48, 48), torch.tensor(FACING)
+    for yaw in range(-60, 61, 5):
+        turned = camera.moved(yaw_degrees=yaw)
+        seen, whole = (
+            render_surfels(p, facing.expand(len(p), 3), torch.full((len(p),), 0.05), turned).ids
+            for p in (points, kept)
+        )
+        expected = torch.where(seen >= 0, rows[seen.clamp_min(0)], -1)
+        assert torch.equal(whole, expected)
 
 
 # ---------------------------------------------------------------- prepared scenes
