@@ -1,13 +1,13 @@
-"""Eight floats at once, for the inner loops of kernels.
+"""Eight or sixteen floats at once, for the inner loops of kernels.
 
 LLVM turns plain loops into vector code when it can prove enough about them, which it cannot in
-the loops that matter most here: they carry a dozen sums from one round to the next. ``float8`` is
-a value of numba's own kind that is always one vector. It takes part in ``+ - * /`` and in
-comparisons, also with a plain float32, which then stands for eight equal ones. Every operation
-rounds as IEEE says, so a lane gives the same bits wherever it stands; ``fma`` rounds once where
-the processor can, as all of today do.
+the loops that matter most here: they carry a dozen sums from one round to the next. ``float8``
+and ``float16`` are values of numba's own kinds that are always one vector. They take part in
+``+ - * /`` and in comparisons, also with a plain float32, which then stands for as many equal
+ones. Every operation rounds as IEEE says, so a lane gives the same bits wherever it stands;
+``fma`` rounds once where the processor can, as all of today do.
 
-Processors with vectors of four take two of them. After a change to this file, delete the
+Processors with smaller vectors take several of them. After a change to this file, delete the
 ``__pycache__`` folders of the kernels: numba's cache does not notice it (see kernels.py).
 """
 
@@ -28,64 +28,66 @@ from numba.np.arrayobj import make_array
 from renderers.kernels import kernel
 
 LANES = 8
+EDGE = 4
+"""Sixteen floats are often a square of pixels: four rows of four."""
 _INT = ir.IntType(32)
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
-_BOOLS = ir.VectorType(ir.IntType(1), LANES)
 f32 = np.float32
 intrinsic: Any = extending.intrinsic  # what it makes is called with other arguments than it takes
 
 
-class _Float8(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name="float8")
+class _Floats(types.Type):
+    def __init__(self, lanes: int) -> None:
+        super().__init__(name=f"float{lanes}")
+        self.lanes, self.plain = lanes, ir.VectorType(ir.FloatType(), lanes)
 
 
-class _Bool8(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name="bool8")
+class _Bools(types.Type):
+    def __init__(self, lanes: int) -> None:
+        super().__init__(name=f"bool{lanes}")
+        self.lanes, self.plain = lanes, ir.VectorType(ir.IntType(1), lanes)
 
 
-_float8, _bool8 = _Float8(), _Bool8()
+_float8, _float16 = _Floats(LANES), _Floats(2 * LANES)
 
 
-@register_model(_Float8)
-class _Float8Model(models.PrimitiveModel):
+@register_model(_Floats)
+@register_model(_Bools)
+class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _FLOATS)
-
-
-@register_model(_Bool8)
-class _Bool8Model(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _BOOLS)
+        super().__init__(manager, kind, kind.plain)
 
 
 def _operand(kind: types.Type) -> types.Type:
-    return kind if kind == _float8 else types.float32
+    return kind if isinstance(kind, _Floats) else types.float32
 
 
-def _widened(builder: Any, kind: types.Type, value: Any) -> Any:
-    """A vector as it is, a float32 in all lanes."""
-    if kind == _float8:
+def _widened(builder: Any, kind: types.Type, value: Any, vector: Any) -> Any:
+    """A vector as it is, a float32 in all lanes of ``vector``."""
+    if isinstance(kind, _Floats):
         return value
-    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(_INT, 0))
-    return _shuffled(builder, one, [0] * LANES)
+    one = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(one, value, ir.Constant(_INT, 0))
+    return _shuffled(builder, one, [0] * vector.count)
 
 
 def _shuffled(builder: Any, value: Any, lanes: list[int]) -> Any:
-    mask = ir.Constant(ir.VectorType(_INT, LANES), lanes)
+    mask = ir.Constant(ir.VectorType(_INT, len(lanes)), lanes)
     return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
 
 
-def _operation(emit: Callable[..., Any], arity: int, result: types.Type = _float8) -> Any:
+def _operation(
+    emit: Callable[..., Any], arity: int, result: Callable[[int], types.Type] = _Floats
+) -> Any:
     """An intrinsic on ``arity`` vectors or floats; ``emit`` writes its instruction."""
 
     def signed(kinds: tuple[types.Type, ...]) -> Any:
+        vector = next(kind for kind in kinds if isinstance(kind, _Floats))
+
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pairs = zip(signature.args, args, strict=True)
-            return emit(builder, *(_widened(builder, kind, value) for kind, value in pairs))
+            return emit(builder, *(_widened(builder, k, v, vector.plain) for k, v in pairs))
 
-        return result(*map(_operand, kinds)), generate
+        return result(vector.lanes)(*map(_operand, kinds)), generate
 
     if arity == 1:
         return intrinsic(lambda typing, a: signed((a,)))
@@ -98,8 +100,11 @@ def _llvm(name: str, *liberties: str) -> Callable[..., Any]:
     """Emit a call of LLVM's function of that name on vectors."""
 
     def emit(builder: Any, *values: Any) -> Any:
-        kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(values))
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
+        vector = values[0].type
+        kind = ir.FunctionType(vector, [vector] * len(values))
+        function = cgutils.get_or_insert_function(
+            builder.module, kind, f"llvm.{name}.v{vector.count}f32"
+        )
         return builder.call(function, values, fastmath=liberties)
 
     return emit
@@ -108,8 +113,9 @@ def _llvm(name: str, *liberties: str) -> Callable[..., Any]:
 def _install(symbol: Any, function: Any) -> None:
     @overload(symbol)
     def chosen(a, b):
-        kinds = (a, b)
-        if _float8 in kinds and all(k == _float8 or isinstance(k, types.Float) for k in kinds):
+        vectors = {kind for kind in (a, b) if isinstance(kind, _Floats)}
+        others = {a, b} - vectors
+        if len(vectors) == 1 and all(isinstance(kind, types.Float) for kind in others):
             return lambda a, b: function(a, b)
         return None
 
@@ -125,7 +131,7 @@ for _names, _emit in (
 for _name, _symbol in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
     _install(
         getattr(operator, _name),
-        _operation(lambda builder, a, b, s=_symbol: builder.fcmp_ordered(s, a, b), 2, _bool8),
+        _operation(lambda builder, a, b, s=_symbol: builder.fcmp_ordered(s, a, b), 2, _Bools),
     )
 
 fma = _operation(_llvm("fmuladd"), 3)
@@ -139,33 +145,61 @@ larger = _operation(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y), 2
 most = _operation(_llvm("maxnum", "nnan", "nsz"), 2)
 """Per lane, where neither is NaN. What is chosen between a number in memory and another, and stored
 there again, becomes a masked store with :func:`select` or :func:`larger`: slow on many machines."""
-spread = _operation(lambda builder, a: a, 1)
+
+
+def _lanes(values: list[float]) -> Any:
+    """An intrinsic that gives these numbers, one per lane."""
+
+    def typed(typing: Any) -> Any:
+        kind = _Floats(len(values))
+        return kind(), lambda context, builder, signature, args: ir.Constant(kind.plain, values)
+
+    return intrinsic(typed)
+
+
+count_up = _lanes([float(lane) for lane in range(LANES)])
+"""0, 1, ... 7."""
+square_columns = _lanes([float(lane % EDGE) for lane in range(2 * LANES)])
+"""Column of each lane of a square: 0, 1, 2, 3, 0, 1, ..."""
+square_rows = _lanes([float(lane // EDGE) for lane in range(2 * LANES)])
+"""Row of each lane of a square: 0, 0, 0, 0, 1, 1, ..."""
+
+
+def _spreading(kind: _Floats) -> Any:
+    def typed(typing: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return _widened(builder, types.float32, args[0], kind.plain)
+
+        return kind(types.float32), generate
+
+    return intrinsic(typed)
+
+
+spread, spread16 = _spreading(_float8), _spreading(_float16)
 """A float32 in all lanes."""
 
 
-@intrinsic
-def count_up(typing):
-    """0, 1, ... 7."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return ir.Constant(_FLOATS, [float(lane) for lane in range(LANES)])
-
-    return _float8(), generate
-
-
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+def _pointer(
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any = _float8.plain
+) -> Any:
     data = make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
-@intrinsic
-def load(typing, array, index):
-    """Eight neighbours of a contiguous float32 array. Bounds are not checked."""
+def _loading(kind: _Floats) -> Any:
+    def typed(typing: Any, array: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _pointer(context, builder, signature.args[0], *args, kind.plain)
+            return builder.load(place, align=4)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature.args[0], *args), align=4)
+        return kind(array, index), generate
 
-    return _float8(array, index), generate
+    return intrinsic(typed)
+
+
+load, load16 = _loading(_float8), _loading(_float16)
+"""Neighbours in a contiguous float32 array, from the one at ``index`` on. Bounds are not
+checked."""
 
 
 @intrinsic
@@ -173,7 +207,7 @@ def store(typing, array, index, value):
     """The reverse of :func:`load`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _pointer(context, builder, signature.args[0], args[0], args[1])
+        place = _pointer(context, builder, signature.args[0], *args[:2], args[2].type)
         builder.store(args[2], place, align=4)
         return context.get_dummy_value()
 
@@ -226,12 +260,13 @@ def select(typing, mask, a, b):
     """``a`` in the lanes where ``mask`` holds, ``b`` elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kinds = signature.args
-        return builder.select(
-            args[0], _widened(builder, kinds[1], args[1]), _widened(builder, kinds[2], args[2])
+        found = (
+            _widened(builder, kind, value, _Floats(mask.lanes).plain)
+            for kind, value in zip(signature.args[1:], args[1:], strict=True)
         )
+        return builder.select(args[0], *found)
 
-    return _float8(mask, _operand(a), _operand(b)), generate
+    return _Floats(mask.lanes)(mask, _operand(a), _operand(b)), generate
 
 
 @intrinsic
@@ -241,7 +276,7 @@ def both(typing, a, b):
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.and_(*args)
 
-    return _bool8(a, b), generate
+    return a(a, b), generate
 
 
 @intrinsic
@@ -249,8 +284,8 @@ def any_lane(typing, mask):
     """Whether the mask holds anywhere."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.bitcast(args[0], ir.IntType(LANES))
-        return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(LANES), 0))
+        bits = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(mask.lanes), 0))
 
     return types.boolean(mask), generate
 
@@ -270,8 +305,30 @@ def total(typing, a):
 
 
 def _mixed(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
-    """Lanes of two vectors; those of the second count on from LANES."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, LANES), lanes))
+    """Lanes of two vectors; those of the second count on from the end of the first."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, len(lanes)), lanes))
+
+
+@intrinsic
+def folded(typing, a, b):
+    """Both halves of sixteen lanes added, of two vectors: those of ``a`` first."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lower = [*range(LANES), *range(2 * LANES, 3 * LANES)]
+        return builder.fadd(*(_mixed(builder, *args, [n + up for n in lower]) for up in (0, LANES)))
+
+    return _float16(a, b), generate
+
+
+@intrinsic
+def halves(typing, a):
+    """The first and the last eight of sixteen lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        parts = [_shuffled(builder, args[0], [*range(up, up + LANES)]) for up in (0, LANES)]
+        return context.make_tuple(builder, signature.return_type, parts)
+
+    return types.UniTuple(_float8, 2)(a), generate
 
 
 @intrinsic
