@@ -353,6 +353,14 @@ def totals(typing, a, b, c, d, e, f, g, h):
     return _float8(a, b, c, d, e, f, g, h), generate
 
 
+@kernel(fast=True)
+def aligned(count):
+    """Room for so many float32, where every sixteenth begins a line of the cache."""
+    room = np.empty(count + 2 * LANES, f32)
+    skip = (64 - room.ctypes.data % 64) // 4
+    return room[skip : skip + count]
+
+
 # 2^(8 s) = p(s)^8, where p is the polynomial of degree 5 that fits 2^s on [-1, 0] best (Remez
 # exchange, relative error 7.5e-8). The powers of 8 turn p(s) into a polynomial of 8 s.
 _P0 = f32(0.9999999250635262)

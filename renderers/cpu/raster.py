@@ -13,6 +13,7 @@ from numba import prange
 from renderers.kernels import kernel
 from renderers.simd import (
     absolute,
+    aligned,
     any_lane,
     both,
     exp2,
@@ -76,7 +77,7 @@ def rasterise(
     """
     height, width = alpha.shape
     for share in prange(threads):
-        pixels = np.empty(ACROSS * ACROSS * SQUARE, np.float32)
+        pixels = aligned(ACROSS * ACROSS * SQUARE)
         active = np.empty(ACROSS * ACROSS, np.bool_)
         for tile in range(share, starts.size - 1, threads):
             top, left = tile // tiles_x * TILE, tile % tiles_x * TILE

@@ -14,6 +14,7 @@ from numba import prange
 
 from renderers.kernels import kernel
 from renderers.simd import (
+    aligned,
     both,
     exp2,
     fetch,
@@ -66,7 +67,7 @@ def rasterise_back(
         sums: (k, SUMS), written.
     """
     for share in prange(threads):
-        pixels = np.empty(ACROSS * ACROSS * SQUARE, np.float32)
+        pixels = aligned(ACROSS * ACROSS * SQUARE)
         lasts = np.empty(ACROSS * ACROSS, np.float32)
         for tile in range(share, starts.size - 1, threads):
             top, left = tile // tiles_x * TILE, tile % tiles_x * TILE
