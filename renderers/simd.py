@@ -189,7 +189,8 @@ def _pointer(
 def _loading(kind: _Floats) -> Any:
     def typed(typing: Any, array: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _pointer(context, builder, signature.args[0], *args, kind.plain)
+            values, at = args
+            place = _pointer(context, builder, signature.args[0], values, at, kind.plain)
             return builder.load(place, align=4)
 
         return kind(array, index), generate
@@ -207,8 +208,9 @@ def store(typing, array, index, value):
     """The reverse of :func:`load`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _pointer(context, builder, signature.args[0], *args[:2], args[2].type)
-        builder.store(args[2], place, align=4)
+        values, at, value = args
+        place = _pointer(context, builder, signature.args[0], values, at, value.type)
+        builder.store(value, place, align=4)
         return context.get_dummy_value()
 
     return types.none(array, index, value), generate
@@ -314,8 +316,9 @@ def folded(typing, a, b):
     """Both halves of sixteen lanes added, of two vectors: those of ``a`` first."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lower = [*range(LANES), *range(2 * LANES, 3 * LANES)]
-        return builder.fadd(*(_mixed(builder, *args, [n + up for n in lower]) for up in (0, LANES)))
+        (a, b), lower = args, [*range(LANES), *range(2 * LANES, 3 * LANES)]
+        upper = [lane + LANES for lane in lower]
+        return builder.fadd(_mixed(builder, a, b, lower), _mixed(builder, a, b, upper))
 
     return _float16(a, b), generate
 
