@@ -347,10 +347,10 @@ def test_fast_browser_is_given_all_and_slow_one_what_it_draws() -> None:
     assert drawn_by(Pace(1_500_000), 0.01) == [100_000, 400_000, 1_500_000]
     assert drawn_by(Pace(1_500_000), 0.08) == [100_000, 400_000, 800_000, 1_500_000]
     assert drawn_by(Pace(6_000), 0.01) == [6_000]
-    slow = drawn_by(Pace(1_500_000), 8.0)  # 0.4 s at 47,500
+    slow = drawn_by(Pace(1_500_000), 6.0)  # 0.4 s at 63,000
     assert slow == sorted(slow, reverse=True)
-    assert 0.4 > 0.02 + 8.0 * slow[-1] / 1e6 > 0.15
-    assert drawn_by(Pace(1_500_000), 1000.0)[-1] == 30_000
+    assert 0.4 > 0.02 + 6.0 * slow[-1] / 1e6 > 0.15
+    assert drawn_by(Pace(1_500_000), 1000.0)[-1] == 50_000
     middling = drawn_by(Pace(1_500_000), 0.4)  # 0.18 s at 400,000: neither more nor fewer
     assert middling == [100_000, 200_000, 400_000]
 
@@ -358,8 +358,8 @@ def test_fast_browser_is_given_all_and_slow_one_what_it_draws() -> None:
 def test_browser_that_was_slow_for_a_while_is_given_more_again() -> None:
     pace = Pace(400_000)
     drawn_by(pace, 1000.0)
-    assert pace.given == 30_000
-    assert drawn_by(pace, 0.01, 100) == [30_000, 50_000]  # half of what was too many once
+    assert pace.given == 50_000
+    assert drawn_by(pace, 0.01, 100) == [50_000]  # half of what was too many
     assert drawn_by(pace, 0.01, 200)[-1] == 400_000
 
 

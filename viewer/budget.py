@@ -8,7 +8,7 @@ from renderers.errors import SceneError
 
 BUDGET = 1_500_000
 """Splats sent to a browser at most: 48 MB, and what an ordinary graphics chip sorts smoothly."""
-START, LEAST = 100_000, 30_000
+START, LEAST = 100_000, 50_000
 """Splats that every browser is given at first, and that none is given fewer than."""
 QUICK, SLOW, LATE = 0.15, 0.4, 4.0
 """Seconds within which a browser draws a picture when it could draw more (some pictures, and a way
