@@ -194,6 +194,26 @@ def unpack(file: tyro.conf.Positional[Path], world: WorldFolder) -> None:
     _say(f"walk through it:  scenegen view {world}")
 
 
+def repair(world: WorldFolder, splats: Path | None = None) -> None:
+    """Make a lost or damaged world.db again from the steps, and say what is damaged beyond that.
+
+    Args:
+        world: Folder of the world.
+        splats: Only save all splats that can still be read, to FILE.ply or another format.
+    """
+    from scenegen.world import repair_world, salvaged
+
+    if splats is not None:
+        from scenegen.export import export_file
+
+        saved = salvaged(world)
+        export_file(splats, splats=saved)
+        _say(f"{splats}: {len(saved):,} splats")
+        return
+    for line in repair_world(world).lines():
+        _say(line)
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     "log": log,
     "undo": undo,
@@ -205,6 +225,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "replay": replay,
     "pack": pack,
     "unpack": unpack,
+    "repair": repair,
 }
 
 

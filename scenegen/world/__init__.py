@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scenegen.world.build import Creation, create, create_events
-    from scenegen.world.chronicle import describe, log_json, log_lines
+    from scenegen.world.chronicle import describe, log_json, log_lines, read_journal
     from scenegen.world.compare import Difference
     from scenegen.world.events import (
         Committed,
@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from scenegen.world.rebuild import Rebuilt, check_world, remake
     from scenegen.world.recall import Recall
     from scenegen.world.recall_picture import draw_recall
+    from scenegen.world.repair import Repaired, repair_world, salvaged
     from scenegen.world.report import Measure, Picture, measure, pictures
     from scenegen.world.report_page import write_page
-    from scenegen.world.store import read_journal
     from scenegen.world.world import World, open
 
 _HOME = {
+    "Repaired": "scenegen.world.repair",
+    "repair_world": "scenegen.world.repair",
+    "salvaged": "scenegen.world.repair",
     "Rebuilt": "scenegen.world.rebuild",
     "remake": "scenegen.world.rebuild",
     "check_world": "scenegen.world.rebuild",
@@ -48,8 +51,8 @@ _HOME = {
     "Step": "scenegen.world.journal",
     "Freed": "scenegen.world.history",
     "ORIGINS": "scenegen.world.provenance",
-    "read_journal": "scenegen.world.store",
     "Creation": "scenegen.world.build",
+    "read_journal": "scenegen.world.chronicle",
     "create": "scenegen.world.build",
     "create_events": "scenegen.world.build",
     "Committed": "scenegen.world.events",
@@ -77,6 +80,9 @@ _HOME = {
 }
 __all__ = [
     "Creation",
+    "Repaired",
+    "repair_world",
+    "salvaged",
     "Rebuilt",
     "remake",
     "check_world",

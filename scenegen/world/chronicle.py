@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from scenegen.world.journal import Edit, Entry, Journal, Step
+from scenegen.world.store import Store
+
+
+def read_journal(folder: str | Path) -> Journal:
+    """The journal of a world, whatever state its steps are in.
+
+    Raises:
+        SceneError: It is not a world, or the journal cannot be read.
+    """
+    store = Store.open(Path(folder))
+    try:
+        return store.journal()
+    finally:
+        store.close()
 
 
 def log_lines(journal: Journal) -> list[str]:

@@ -16,6 +16,9 @@ from filelock import Timeout
 from renderers import SceneError
 
 DATABASE = "world.db"
+FORMAT = 3
+"""Version of this layout. Older ones are read, and upgraded when they are written to; newer ones
+are refused."""
 LONGEST = 1 << 28
 """Longest value that is read, in bytes."""
 SCHEMA = (
@@ -30,6 +33,10 @@ SCHEMA = (
 """Numbers of entries are never used twice (AUTOINCREMENT)."""
 CHANGING = ("format", "made_by", "head", "branch", "walker", "seal")
 """Keys of ``meta`` that are no settings: they change, and are not sealed."""
+
+
+class NewerWorld(SceneError):
+    """A world of a later release."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -78,5 +85,6 @@ def explained(folder: Path) -> Iterator[None]:
         raise SceneError(
             f"cannot read or write the world {folder}",
             why=(f"{error}".splitlines() or [type(error).__name__])[0],
-            fix="check that the disk has room, that the folder is writable and world.db intact",
+            fix="check that the disk has room and the folder is writable; a damaged world.db is "
+            f"made again by `scenegen repair {folder}`",
         ) from error

@@ -58,6 +58,27 @@ def check_free(folder: Path) -> None:
         )
 
 
+def check_begun(folder: Path) -> None:
+    """Refuse a folder that has no journal.
+
+    Raises:
+        SceneError: It has none.
+    """
+    if not (folder / DATABASE).is_file():
+        raise SceneError(
+            f"{folder} is not a world",
+            why="there is no world.db in it" if folder.is_dir() else "there is no such folder",
+            fix=f"`scenegen repair {folder}` makes it again from the steps that are there"
+            if has_steps(folder)
+            else "make one with `scenegen create PHOTO --out FOLDER`",
+        )
+
+
+def has_steps(folder: Path) -> bool:
+    """Whether there are steps in a folder, or what was begun of them."""
+    return (folder / STEPS).is_dir() and any((folder / STEPS).iterdir())
+
+
 def never_begun(folder: Path) -> bool:
     """Whether a folder holds only what is left where making a world was killed at the start."""
     logs = {f"{DATABASE}-wal", f"{DATABASE}-shm"}
@@ -66,14 +87,13 @@ def never_begun(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     if not names or not names <= {DATABASE, README, LOCK, STEPS, *logs}:
         return False
-    lost = (folder / STEPS).is_dir() and any((folder / STEPS).iterdir())
     if DATABASE not in names:  # with steps, it is a world that has lost its journal
-        return not lost
+        return not has_steps(folder)
     try:
         with closing(connect(folder / DATABASE)) as db:
             tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
             if not tables:
-                return not lost
+                return not has_steps(folder)
             return db.execute("SELECT 1 FROM entries").fetchone() is None
     except sqlite3.Error:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from renderers import Camera, SceneError, Splats, join
 from scenegen.world.arrays import StepData, StepView
 from scenegen.world.chronicle import log_lines
-from scenegen.world.journal import Edit, Entry, Journal, Step, check_branch_name
+from scenegen.world.journal import Edit, Entry, Journal, Step, changes, check_branch_name
 from scenegen.world.provenance import origin_of
 from scenegen.world.replay import State, check, replay
 from scenegen.world.snapshots import EVERY, StepPixels
@@ -139,7 +139,7 @@ class History:
         """Go back: the last steps or edits are no part of the world any more. Nothing is lost.
 
         Args:
-            steps: How many entries.
+            steps: How many; what was done at once counts as one.
 
         Returns:
             What was undone, newest first.
@@ -148,22 +148,22 @@ class History:
             SceneError: There are not so many, or the world cannot be written.
         """
         with self.writing():
-            path = self._state.entries
-            if not 0 < steps < len(path):
+            done = changes(self._state.entries)
+            if not 0 < steps < len(done):
                 raise SceneError(
                     f"cannot undo {steps} entries",
-                    why=f"there are {len(path) - 1} after the first one, which stays",
-                    fix=f"undo 1 to {len(path) - 1}" if len(path) > 1 else "grow the world first",
+                    why=f"there are {len(done) - 1} after the first one, which stays",
+                    fix=f"undo 1 to {len(done) - 1}" if len(done) > 1 else "grow the world first",
                 )
-            undone = tuple(path[: -steps - 1 : -1])
-            self._go(path[-steps - 1].id, self._journal.branch)
+            undone = tuple(entry for change in done[-steps:] for entry in change)[::-1]
+            self._go(done[-steps - 1][-1].id, self._journal.branch)
         return undone
 
     def redo(self, steps: int = 1) -> tuple[Entry, ...]:
         """Go forward again along what was undone last.
 
         Args:
-            steps: How many entries.
+            steps: How many; what was done at once counts as one.
 
         Returns:
             What was redone, oldest first.
@@ -174,17 +174,19 @@ class History:
         with self.writing():
             redone: list[Entry] = []
             at = self.head
-            while len(redone) < steps and at in self._journal.left:
+            while at in self._journal.left:
                 at = self._journal.left[at]
                 redone += self._journal.path(at)[-1:]
-            if not 0 < steps == len(redone):
+            ahead = changes(redone)
+            if not 0 < steps <= len(ahead):
                 raise SceneError(
                     f"cannot redo {steps} entries",
-                    why=f"from entry {self.head} on {len(redone) or 'none'} were undone",
+                    why=f"from entry {self.head} on {len(ahead) or 'none'} were undone",
                     fix=f"`scenegen log {self.folder}` shows all entries, and "
                     f"`scenegen switch {self.folder} N` goes to any of them",
                 )
-            self._go(at, self._journal.branch)
+            redone = [entry for change in ahead[:steps] for entry in change]
+            self._go(redone[-1].id, self._journal.branch)
         return tuple(redone)
 
     def branch(self, name: str) -> None:
@@ -278,10 +280,23 @@ class History:
     def add(self, camera: Camera, data: StepData, provenance: str, info: dict[str, Any]) -> Step:
         """The same within :meth:`writing`."""
         step = Step(-1, self._journal.head, provenance, camera, info)
-        step, seal = self._store.add_step(step, data, self._journal.branch)
+        ((step, seal),) = self._store.add_steps([(step, data)], self._journal.branch)
         self._enter(step, seal)
         self._state.take(step, data, StepPixels(self._store.files, step))
         return step
+
+    def add_all(
+        self, parts: Iterable[tuple[Camera, StepData, dict[str, Any]]], provenance: str
+    ) -> list[Step]:
+        """Add steps at once, within :meth:`writing`: all or none, and undone at once."""
+        head = self._journal.head
+        steps = ((Step(-1, head, provenance, c, info), data) for c, data, info in parts)
+        added = self._store.add_steps(steps, self._journal.branch)
+        for step, seal in added:
+            self._enter(step, seal)
+            data = self._store.files.load(step)
+            self._state.take(step, data, StepPixels(self._store.files, step))
+        return [step for step, _ in added]
 
     def set_aside(self) -> None:
         """Have the next `open` start from here, if much was done since the last snapshot.

@@ -62,6 +62,26 @@ class Edit:
 Entry = Step | Edit
 
 
+def change_of(entry: Entry) -> int:
+    """The change that an entry is part of: the number of its first entry, usually its own.
+
+    What was done at once, as a merge of several steps, is undone and redone at once.
+    """
+    number = entry.info.get("part_of") if isinstance(entry, Step) else None
+    return number if isinstance(number, int) else entry.id
+
+
+def changes(path: Iterable[Entry]) -> list[list[Entry]]:
+    """The entries of a path, those of one change together."""
+    found: list[list[Entry]] = []
+    for entry in path:
+        if found and change_of(entry) == found[-1][0].id:
+            found[-1].append(entry)
+        else:
+            found.append([entry])
+    return found
+
+
 @dataclass(frozen=True)
 class Row:
     """An entry as the database holds it."""
@@ -222,7 +242,7 @@ class Journal:
         return SceneError(
             f"entry {number} of the world {self.place} is damaged",
             why=self.broken.get(number, "it is not in world.db any more"),
-            fix="restore world.db from a copy, or make the world again",
+            fix=f"`scenegen repair {self.place}` restores what its steps still say",
         )
 
 

@@ -172,6 +172,7 @@ def _check_world(folder: Path, manifest: dict[str, Any], file: Path) -> None:
     store = Store.open(folder)
     try:
         journal = store.journal()
+        store.keep_records()
     finally:
         store.close()
     for log in folder.glob(f"{DATABASE}-*"):

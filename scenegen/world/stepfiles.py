@@ -48,6 +48,21 @@ class StepFiles:
             shutil.rmtree(beside, ignore_errors=True)
             raise
 
+    def add(self, number: int, contents: dict[str, bytes]) -> None:
+        """Put further files into the folder of an entry, each whole or not at all.
+
+        Raises:
+            OSError: The machine refuses.
+        """
+        folder = self.folder(number)
+        folder.mkdir(exist_ok=True)
+        for name, content in contents.items():
+            beside = folder / f".{name}.part"
+            beside.write_bytes(content)
+            sync_file(beside)
+            beside.replace(folder / name)
+        sync_folder(folder)
+
     def remove(self, number: int) -> None:
         """Take a step away that is not in the journal."""
         shutil.rmtree(self.folder(number), ignore_errors=True)
@@ -130,5 +145,6 @@ class StepFiles:
             raise SceneError(
                 f"step {step.id} of the world {self.world} is damaged",
                 why=f"{error}".splitlines()[0],
-                fix="restore the folder steps/ from a copy, or make the world again",
+                fix=f"`scenegen repair {self.world}` says what is whole; or restore the folder "
+                "steps/ from a copy",
             ) from error

@@ -24,17 +24,24 @@ from filelock import FileLock, Timeout
 from renderers import SceneError
 from scenegen import __version__
 from scenegen.world.arrays import StepData, sha256
-from scenegen.world.database import DATABASE, SCHEMA, check_database, connect, explained, seal_of
-from scenegen.world.folder import LOCK, READ_ME, README, check_free
+from scenegen.world.database import (
+    DATABASE,
+    FORMAT,
+    SCHEMA,
+    NewerWorld,
+    check_database,
+    connect,
+    explained,
+    seal_of,
+)
+from scenegen.world.folder import LOCK, READ_ME, README, check_begun, check_free
 from scenegen.world.journal import MAIN, Edit, Journal, Row, Step, step_row
+from scenegen.world.records import RECORD, write_record
 from scenegen.world.stepfiles import STEPS, StepFiles
 from scenegen.world.upgrade import old_rows
 
 logger = logging.getLogger("scenegen")
 
-FORMAT = 3
-"""Version of this layout. Older ones are read, and upgraded when they are written to; newer ones
-are refused."""
 PATIENCE = 10.0
 """Seconds to wait for another writer: longer than a growth step usually takes."""
 
@@ -49,6 +56,7 @@ class Store:
         self._lock = FileLock(folder / LOCK, timeout=PATIENCE, thread_local=False)
         self._writer: int | None = None
         self._turn = threading.Lock()
+        self._recorded = False
 
     @classmethod
     def create(cls, folder: Path, settings: Mapping[str, Any]) -> Store:
@@ -78,12 +86,7 @@ class Store:
         Raises:
             SceneError: It is not a world, is damaged, or is of a newer format.
         """
-        if not (folder / DATABASE).is_file():
-            raise SceneError(
-                f"{folder} is not a world",
-                why="there is no world.db in it" if folder.is_dir() else "there is no such folder",
-                fix="make one with `scenegen create PHOTO --out FOLDER`",
-            )
+        check_begun(folder)
         with explained(folder):
             store = cls(folder, connect(folder / DATABASE))
             try:
@@ -164,6 +167,9 @@ class Store:
             try:
                 self._upgrade()
                 self._drop_unfinished()
+                if not self._recorded:
+                    self.keep_records()
+                    self._recorded = True
                 yield
             finally:
                 self._writer = None
@@ -173,33 +179,48 @@ class Store:
         finally:
             self._turn.release()
 
-    def add_step(self, step: Step, data: StepData, on: str | None) -> tuple[Step, str]:
-        """Write one step for good, and move the head to it.
+    def add_steps(
+        self, parts: Iterable[tuple[Step, StepData]], on: str | None
+    ) -> list[tuple[Step, str]]:
+        """Write steps for good, one after another, all or none, and move the head to the last.
 
         Args:
-            step: Its ``id``, ``made_at`` and ``files`` are replaced.
-            data: Its arrays.
+            parts: The steps with their arrays. ``id``, ``made_at`` and ``files`` are replaced, and
+                the ``parent`` of all but the first, to which they are said to belong.
             on: The branch that moves along.
 
         Returns:
-            The step as it was written, and its seal.
+            The steps as they were written, with their seals.
 
         Raises:
             SceneError: The disk is full or read-only; the world stays as it was.
         """
+        added: list[tuple[Step, str]] = []
+        rows: list[tuple[Row, str]] = []
         with explained(self.folder):
-            number = self._next_id()
-            contents = data.files()
-            hashes = {name: sha256(content) for name, content in contents.items()}
-            step = replace(step, id=number, made_at=_now(), files=hashes)
+            first = number = self._next_id()
+            seal = None
             try:
-                self.files.write(number, contents)
-                seal = self._enter(step_row(step), on)
+                for step, data in parts:
+                    contents = data.files()
+                    hashes = {name: sha256(content) for name, content in contents.items()}
+                    if number > first:
+                        info = {**step.info, "part_of": first}
+                        step = replace(step, parent=number - 1, info=info)
+                    step = replace(step, id=number, made_at=_now(), files=hashes)
+                    row = step_row(step)
+                    seal = row.seal(self._seal(row.parent) if seal is None else seal)
+                    self.files.write(number, contents | self._record(row, seal, on))
+                    rows.append((row, seal))
+                    added.append((step, seal))
+                    number += 1
+                self._enter(rows, on)
             except BaseException:
-                if not self._has(number):
-                    self.files.remove(number)
+                if not self._has(first):
+                    for written in range(first, number):
+                        self.files.remove(written)
                 raise
-        return step, seal
+        return added
 
     def add_edit(
         self, parent: int, kind: str, arguments: Mapping[str, Any], on: str | None
@@ -220,7 +241,14 @@ class Store:
         """
         with explained(self.folder):
             row = Row(self._next_id(), parent, kind, json.dumps(arguments), _now())
-            seal = self._enter(row, on)
+            seal = row.seal(self._seal(parent))
+            try:
+                self.files.write(row.id, self._record(row, seal, on))
+                self._enter([(row, seal)], on)
+            except BaseException:
+                if not self._has(row.id):
+                    self.files.remove(row.id)
+                raise
         return Edit(row.id, parent, kind, arguments, row.made_at), seal
 
     def move(self, head: int, branch: str | None, left: Mapping[int, int]) -> None:
@@ -263,7 +291,7 @@ class Store:
         version = self.format
         if version > FORMAT:
             made_by = self.meta().get("made_by", "a later release")
-            raise SceneError(
+            raise NewerWorld(
                 f"cannot read the world {self.folder}",
                 why=f"it has format {version}; this release reads up to {FORMAT}",
                 fix=f"install scenegen {made_by} or later",
@@ -293,16 +321,34 @@ class Store:
                 self._stand(last, MAIN)
         logger.info("%s: upgraded from format %d to %d", self.folder, version, FORMAT)
 
-    def _enter(self, row: Row, on: str | None) -> str:
+    def _enter(self, rows: list[tuple[Row, str]], on: str | None) -> None:
         with self._transaction():
-            query = "SELECT seal FROM entries WHERE id = ?"
-            found = self._db.execute(query, (row.parent,)).fetchone()
-            seal = row.seal("" if found is None else found[0])
-            self._insert(row, seal)
+            for row, seal in rows:
+                self._insert(row, seal)
+            row, last = rows[0][0], rows[-1][0]
             if row.parent is not None:  # what was undone there is not what redo means any more
                 self._db.execute("UPDATE entries SET redo = NULL WHERE id = ?", (row.parent,))
-            self._stand(row.id, on)
-        return seal
+            self._stand(last.id, on)
+
+    def _seal(self, entry: int | None) -> str:
+        query = "SELECT seal FROM entries WHERE id = ?"
+        found = self._db.execute(query, (entry,)).fetchone()
+        return "" if found is None else found[0]
+
+    def _record(self, row: Row, seal: str, on: str | None) -> dict[str, bytes]:
+        return {RECORD: write_record(row, seal, on, self.meta() if row.parent is None else None)}
+
+    def keep_records(self) -> None:
+        """Put into the folders of all entries what is said of them, where it is not there yet.
+
+        Entries of earlier releases have no records, nor have those of a world that was packed.
+        """
+        query = "SELECT id, parent, kind, body, made_at, seal FROM entries ORDER BY id"
+        with explained(self.folder):
+            for *fields, seal in self._db.execute(query).fetchall():
+                if not (self.files.folder(fields[0]) / RECORD).exists():
+                    row = Row(*fields)
+                    self.files.add(row.id, self._record(row, seal, None))
 
     def _insert(self, row: Row, seal: str) -> None:
         values = (row.id, row.parent, row.kind, row.body, row.made_at, seal)
@@ -344,19 +390,6 @@ class Store:
             why=why,
             fix="wait until that is done, or stop it; looking at the world is possible meanwhile",
         )
-
-
-def read_journal(folder: str | Path) -> Journal:
-    """The journal of a world, whatever state its steps are in.
-
-    Raises:
-        SceneError: It is not a world, or the journal cannot be read.
-    """
-    store = Store.open(Path(folder))
-    try:
-        return store.journal()
-    finally:
-        store.close()
 
 
 def _now() -> str:
