@@ -16,7 +16,7 @@ import tyro
 from renderers.errors import SceneError
 from scenegen.cli_journal import COMMANDS as JOURNAL
 from scenegen.cli_memory import memory
-from scenegen.config import CreateConfig
+from scenegen.config import CreateConfig, ImportConfig
 from scenegen.export.options import ExportOptions
 
 if TYPE_CHECKING:
@@ -55,6 +55,27 @@ def create(
     _report(create_events(photo, out, **asdict(config)), as_json=json)
     if not json:
         _say(f"walk through it:  scenegen view {out}")
+
+
+def import_(
+    file: tyro.conf.Positional[Path],
+    world: tyro.conf.Positional[Path],
+    config: Annotated[ImportConfig, Flat] = ImportConfig(),  # noqa: B008
+    json: bool = False,
+) -> None:
+    """Make a world of a file of splats, which can be walked through and grown like any other.
+
+    Args:
+        file: .ply, .spz, .compressed.ply, .splat or .splats.glb, of this program or another.
+        world: New or empty folder for the world.
+        config: Where one stands in it, and how it grows.
+        json: Print every event as one line of JSON.
+    """
+    from scenegen.world import import_events
+
+    _report(import_events(file, world, config), as_json=json)
+    if not json:
+        _say(f"walk through it:  scenegen view {world}")
 
 
 def view(
@@ -249,6 +270,7 @@ def doctor(json: bool = False) -> None:
 
 COMMANDS = {
     "create": create,
+    "import": import_,
     "view": view,
     "grow": grow,
     "render": render,

@@ -169,6 +169,40 @@ def replay(world: WorldFolder, check: bool = True) -> None:
     _say(f"{done} entries came out the same to the bit")
 
 
+def merge(
+    world: WorldFolder,
+    other: WorldFolder,
+    at: tuple[float, float, float] | None = None,
+    yaw: float = 0.0,
+    scale: float = 1.0,
+    pose: Path | None = None,
+) -> None:
+    """Put a second world into a first one, without its sky. One undo takes it out again.
+
+    Args:
+        world: Folder of the first world.
+        other: Folder of the second world; it is only read.
+        at: X Y Z: where the first camera of the second world comes to stand, x right, y down, z
+            forward, in metres from where the first photograph was taken; there when left out.
+        yaw: How far the second world is turned to the right, in degrees.
+        scale: How many times as large it becomes.
+        pose: A transforms.json, instead of --at and --yaw: where its first camera is.
+    """
+    import scenegen
+    from scenegen.world import pose_at, pose_from
+
+    if pose is not None and (at is not None or yaw):
+        raise SceneError(
+            "where does the second world lie?",
+            why="there is a --pose, and --at or --yaw as well",
+            fix="give one of them",
+        )
+    place = pose_at(at or (0.0, 0.0, 0.0), yaw, scale) if pose is None else pose_from(pose, scale)
+    steps = scenegen.open(world).merge(scenegen.open(other), place)
+    count = sum(step.info["splats"] for step in steps)
+    _say(f"steps {steps[0].id} to {steps[-1].id}: {len(steps)} views, {count:,} splats")
+
+
 def pack(world: WorldFolder, file: tyro.conf.Positional[Path]) -> None:
     """Put a world, with all its branches, into one file that can be sent.
 
@@ -223,6 +257,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "gc": gc,
     "diff": diff,
     "replay": replay,
+    "merge": merge,
     "pack": pack,
     "unpack": unpack,
     "repair": repair,

@@ -136,7 +136,10 @@ def forget(world: WorldFolder, view: ViewId) -> None:
 
 
 def erase(
-    world: WorldFolder, box: tuple[float, float, float, float, float, float], json: bool = False
+    world: WorldFolder,
+    box: tuple[float, float, float, float, float, float],
+    regenerate: bool = False,
+    json: bool = False,
 ) -> None:
     """Take a place out of a world and of its memory, so that it can be grown anew.
 
@@ -144,15 +147,25 @@ def erase(
         world: Folder of the world.
         box: X0 Y0 Z0 X1 Y1 Z1, smallest and largest corner: x right, y down, z forward, in metres
             from where the photograph was taken.
+        regenerate: Grow it anew at once, from the views that showed most of it; one undo takes
+            back both.
         json: Print one JSON object instead of text.
     """
     import scenegen
+    from scenegen.world import Committed
 
-    erased = scenegen.open(world).erase([box[:3], box[3:]])
-    if json:
-        _say(jsons.dumps(vars(erased)))
-    else:
+    opened, corners, grown = scenegen.open(world), [box[:3], box[3:]], []
+    events = opened.regenerate(corners) if regenerate else iter([opened.erase(corners)])
+    erased: Any = next(events)
+    if not json:
         _say(f"erased {erased.splats:,} splats and {erased.surfels:,} surfels")
+    for event in events:
+        if isinstance(event, Committed):
+            grown.append(event.step)
+        if not json:
+            _say(str(event))
+    if json:
+        _say(jsons.dumps(vars(erased) | ({"grown": grown} if regenerate else {})))
 
 
 COMMANDS = {

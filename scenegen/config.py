@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Extent = Literal["photo", "look", "around"]
@@ -40,6 +41,38 @@ class CreateConfig:
     """Outpainting backend; `scenegen doctor` lists them. none: nothing is invented, and what the
     photograph does not show stays unknown. NAME:FOLDER or NAME:OWNER/MODEL takes other weights, for
     flux and sdxl."""
+    prompt: str | None = None
+    """What is around, in words, for the backends flux and sdxl."""
+    renderer: str = "auto"
+    """Renderer; `scenegen doctor` lists them."""
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """How a file of splats becomes a world."""
+
+    camera: Path | None = None
+    """A transforms.json with cameras in the axes of the file: the world begins at the first of
+    them, and remembers what all of them see. Left out: a camera at the origin of the file that
+    looks ahead, and turns once around."""
+    up: Literal["-y", "y", "z"] = "-y"
+    """The axis of the file that points up: -y as 3D Gaussian Splatting has it (ahead is z), y as
+    OpenGL (ahead is -z), z as Blender (ahead is y)."""
+    scale: float = 1.0
+    """Metres per unit of the file."""
+    fov: float = 60.0
+    """Horizontal field of view of the views, in degrees, where no camera is given."""
+    quality: Quality = "standard"
+    """Size of every view, where no camera is given: draft 512, standard 768, high 1024 pixels on
+    its longer side."""
+    seed: int = 0
+    """Of what grows from here."""
+    eye_height: float = 1.6
+    """Height of the first camera above the ground, in metres."""
+    depth: str = "auto"
+    """Depth backend for what grows; `scenegen doctor` lists them."""
+    outpaint: str = "auto"
+    """Outpainting backend for what grows; `scenegen doctor` lists them."""
     prompt: str | None = None
     """What is around, in words, for the backends flux and sdxl."""
     renderer: str = "auto"

@@ -16,7 +16,9 @@ from torch import Tensor
 from renderers.sh import sh_basis
 from renderers.splats import Splats
 
-Axes = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
+Row = tuple[int | float, int | float, int | float]
+Axes = tuple[Row, Row, Row]
+"""Rows of a rotation."""
 
 Y_UP: Axes = ((1, 0, 0), (0, -1, 0), (0, 0, -1))
 """From OpenCV axes to OpenGL's: x right, y up, z backwards. Its own inverse."""
@@ -32,7 +34,7 @@ class Placement:
     """``x_new = scale * (rotation @ x) + shift``."""
 
     rotation: Axes = AS_IT_IS
-    """A turn by right angles: rows of 0, 1 and -1, without mirroring."""
+    """Without mirroring."""
     scale: float = 1.0
     """Above 0."""
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
         Skipped,
     )
     from scenegen.world.history import Freed
+    from scenegen.world.importing import import_events, import_splats
     from scenegen.world.inventory import memory_json, memory_lines
     from scenegen.world.journal import Edit, Journal, Step
+    from scenegen.world.merging import Pose, pose_at, pose_from
     from scenegen.world.packing import pack, unpack
     from scenegen.world.paths import NAMED_PATHS, motion, path_cameras
     from scenegen.world.provenance import ORIGINS
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
     from scenegen.world.world import World, open
 
 _HOME = {
+    "import_events": "scenegen.world.importing",
+    "import_splats": "scenegen.world.importing",
+    "Pose": "scenegen.world.merging",
+    "pose_at": "scenegen.world.merging",
+    "pose_from": "scenegen.world.merging",
     "Repaired": "scenegen.world.repair",
     "repair_world": "scenegen.world.repair",
     "salvaged": "scenegen.world.repair",
@@ -80,6 +87,11 @@ _HOME = {
 }
 __all__ = [
     "Creation",
+    "Pose",
+    "import_events",
+    "import_splats",
+    "pose_at",
+    "pose_from",
     "Repaired",
     "repair_world",
     "salvaged",

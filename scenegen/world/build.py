@@ -131,7 +131,7 @@ def _events(creation: Creation) -> Iterator[Event]:
         "scale_source": scale,
         "sky_radius": sky_radius,
     }
-    world = _new_world(folder, meta, names["renderer"])
+    world = new_world(folder, meta, names["renderer"])
     seconds = time.monotonic() - started
     try:
         info = {"depth": names["depth"], "weights": {names["depth"]: weights_hash(names["depth"])}}
@@ -142,7 +142,7 @@ def _events(creation: Creation) -> Iterator[Event]:
             world.add(camera, data, "observed", info)
     except BaseException:
         world.close()
-        _remove_empty_world(folder)
+        remove_empty_world(folder)
         raise
     creation.world = world
     yield Committed(0, data.splats, camera, 1.0, seconds)
@@ -231,9 +231,7 @@ def first_steps(
     estimate = geometry.estimate(rgb, names["depth"], camera.fov_degrees, config.eye_height)
     checkpoint()
     depth = splatting.snap_flying(estimate.depth)
-    finite = depth[torch.isfinite(depth)]
-    far = float(finite.max()) if len(finite) else SKY_NEAREST
-    sky_radius = min(max(SKY_FACTOR * far, SKY_NEAREST), SKY_FARTHEST)
+    sky_radius = sky_radius_of(depth)
     layer = None
     if config.layers:
         layer = behind_edges(
@@ -256,15 +254,23 @@ def first_steps(
     return data, layer, sky_radius, estimate.scale
 
 
-def _new_world(folder: Path, meta: dict[str, Any], renderer: str) -> World:
+def sky_radius_of(depth: torch.Tensor) -> float:
+    """How far the sky is put, in metres, given the depth of the first view."""
+    finite = depth[torch.isfinite(depth)]
+    far = float(finite.max()) if len(finite) else SKY_NEAREST
+    return min(max(SKY_FACTOR * far, SKY_NEAREST), SKY_FARTHEST)
+
+
+def new_world(folder: Path, meta: dict[str, Any], renderer: str) -> World:
+    """A world without steps yet."""
     try:
         return World(Store.create(folder, meta), renderer)
     except SceneError:
-        _remove_empty_world(folder)
+        remove_empty_world(folder)
         raise
 
 
-def _remove_empty_world(folder: Path) -> None:
+def remove_empty_world(folder: Path) -> None:
     """Take away a folder in which no step was ever committed, by whomever."""
     if not never_begun(folder):
         return

@@ -13,6 +13,8 @@ from scipy.spatial.transform import Rotation, Slerp
 from renderers import Camera, SceneError
 from scenegen.export.colmap import read_colmap
 from scenegen.export.transforms import read_transforms
+from spatial_memory import ViewMemory
+from spatial_memory.forgetting import pixels_inside
 
 STEP_METRES = 0.35
 """Distance between two growth steps of a walk: holes stay narrow enough to outpaint."""
@@ -22,6 +24,8 @@ FLY_DEGREES = 10.0
 """Largest turn to a side of the path "fly"."""
 FILM_FRAMES = 60
 """Frames of a named path in a film: two seconds."""
+MOST_SHOWING = 6
+"""Views from which a place is grown anew."""
 WIDEST = 2.0
 """Width to height of a view that is grown, at most, and height to width."""
 
@@ -107,6 +111,19 @@ def growth_view(view: Camera, like: Camera) -> Camera:
     half_height = 0.5 * view.height / float(view.px_from_cam[1, 1])
     fov = 2.0 * math.degrees(math.atan(half_height * width / height))
     return Camera.from_fov(fov, width, height, view.cam_from_world)
+
+
+def showing(memory: ViewMemory, box: Sequence[Sequence[float]]) -> list[Camera]:
+    """Cameras of the views that show most of a place, most first.
+
+    Args:
+        memory: What is remembered.
+        box: Smallest and largest corner of the place, in metres.
+    """
+    corners = np.asarray(box, np.float64)
+    pixels = {i: int((pixels_inside(v, corners) & v.known).sum()) for i, v in memory.views.items()}
+    best = sorted((i for i in pixels if pixels[i]), key=lambda i: (-pixels[i], i))
+    return [memory.views[i].camera for i in best[:MOST_SHOWING]]
 
 
 def approach(known: Sequence[Camera], goal: Camera) -> list[Camera]:

@@ -13,3 +13,9 @@ WORDS = {"observed": 0, "generated": 1, "imported": 2}
 def origin_of(step: Step) -> int:
     """The place of a step's origin in ORIGINS."""
     return WORDS[step.provenance]
+
+
+def was_generated(step: Step) -> bool:
+    """Whether somebody made up what a step shows: a generator here, or in the world it is from."""
+    merged = step.info.get("merged", {})
+    return "generated" in (step.provenance, merged.get("provenance"))

@@ -20,6 +20,7 @@ from torch import Tensor
 from renderers import Camera, SceneError, Splats
 from scenegen.world.arrays import StepData
 from scenegen.world.journal import Edit, Entry, Step
+from scenegen.world.provenance import was_generated
 from scenegen.world.snapshots import EVERY, KEPT, Snapshots, StepPixels
 from scenegen.world.store import Store
 from spatial_memory import MemoryConfig, ViewMemory
@@ -57,7 +58,7 @@ class State:
             pixels: Where its view lies, if that is on the disk.
         """
         self.memory.views.next_id = step.id  # numbers of edits and of other branches are left out
-        provenance = "generated" if step.provenance == "generated" else "observed"
+        provenance = "generated" if was_generated(step) else "observed"
         self.memory.write(data.rgb, data.depth, step.camera, provenance, data.known)
         if pixels is not None:
             self.memory.views.found(step.id, pixels)
@@ -186,7 +187,7 @@ def check(state: State, kind: str, arguments: Mapping[str, Any]) -> None:
     if view.provenance == "observed":
         raise SceneError(
             f"view {view_id} cannot be forgotten",
-            why="it is the photograph, from which all else was grown",
+            why="it is a photograph, or was imported, and all else was grown from such",
             fix="erase a place of it instead: scenegen memory erase WORLD --box ...",
         )
     if view_id in state.memory.pinned:

@@ -20,7 +20,8 @@ from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved
 from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
 from scenegen.world.history import History, last_whole
 from scenegen.world.journal import Step, camera_from_json, camera_to_json
-from scenegen.world.paths import path_cameras
+from scenegen.world.merging import Pose, parts_of, within
+from scenegen.world.paths import path_cameras, showing
 from scenegen.world.recall import Recall, as_info, from_info, recall
 from scenegen.world.replay import check_box, in_box, surfaces
 from scenegen.world.store import Store
@@ -190,6 +191,45 @@ class World(History):
             self._edit("erase", {"box": corners})
             return Erased(count[0] - len(self.splats), count[1] - len(self.memory.surfels))
 
+    def regenerate(self, box: Sequence[Sequence[float]]) -> Iterator[Erased | Event]:
+        """Erase a place and grow it anew, from the views that showed most of it.
+
+        One change of the world: undone and redone at once.
+
+        Args:
+            box: As for :meth:`erase`.
+
+        Yields:
+            Erased, then the events of :meth:`grow`.
+
+        Raises:
+            SceneError: As for :meth:`erase` and :meth:`grow`. What was erased stays so.
+        """
+        corners = [[float(value) for value in corner] for corner in box]
+        check_box(corners)
+        cameras = showing(self.memory, corners)
+        yield self.erase(corners)
+        yield from self.visit(cameras, part_of=self.head)
+
+    def merge(self, other: World, pose: Pose) -> tuple[Step, ...]:
+        """Put a second world into this one, without its sky. One change: undone at once.
+
+        Args:
+            other: The second world, as it is at its head.
+            pose: Where it lies.
+
+        Returns:
+            A step for each of its views: splats, pixels and surfels.
+
+        Raises:
+            SceneError: Nothing of it is remembered, or all would lie beyond the sky of this world;
+                or this world cannot be written.
+        """
+        with self.writing():
+            steps = self.add_all(within(parts_of(other, pose), self), "imported")
+        self.set_aside()
+        return tuple(steps)
+
     def diff(self, a: str | int, b: str | int) -> Difference:
         """What two branches or entries have in common and what not, in numbers and pictures.
 
@@ -230,12 +270,15 @@ class World(History):
     def _look(self, camera: Camera, splats: Splats) -> Look:
         return look(self._renderer.render(splats, camera), camera, self.sky_radius)
 
-    def visit(self, cameras: Sequence[Camera], walk: bool = False) -> Iterator[Event]:
+    def visit(
+        self, cameras: Sequence[Camera], walk: bool = False, part_of: int | None = None
+    ) -> Iterator[Event]:
         """Fill what these views uncover; otherwise as :meth:`grow`.
 
         Args:
             cameras: The views, in order.
             walk: Whether one walks there: :attr:`walker` stands at the last one then.
+            part_of: The entry that these steps are undone with.
         """
         started = time.monotonic()
         yield Planned(tuple(cameras))
@@ -245,13 +288,19 @@ class World(History):
             for camera in cameras:
                 with self.writing():
                     seed = int(self._meta["seed"]) * 100_003 + self.journal.next_id
-                    yield from self.step(camera, depth, painter, seed, walk)
+                    yield from self.step(camera, depth, painter, seed, walk, part_of)
         finally:
             self.set_aside()
         yield Finished(len(self.steps), len(self.splats), time.monotonic() - started)
 
     def step(
-        self, camera: Camera, depth: str, painter: str, seed: int, walk: bool = False
+        self,
+        camera: Camera,
+        depth: str,
+        painter: str,
+        seed: int,
+        walk: bool = False,
+        part_of: int | None = None,
     ) -> Iterator[Event]:
         """Fill what one view uncovers, within :meth:`writing`. For the loop's own use."""
         begun = time.monotonic()
@@ -299,6 +348,8 @@ class World(History):
             **grown.as_info(),
             "seconds": seconds,
         }
+        if part_of is not None:
+            info["part_of"] = part_of
         made = self.add(camera, grown.data, "generated", info)
         yield Committed(made.id, grown.data.splats, camera, view.hole_share, seconds)
 
