@@ -2,12 +2,14 @@
 
 Run: python -m benchmarks.journal kill [--count 200] | damage [--count 300] | speed [--steps 100]
 
-kill    a child process makes a world, adds steps, edits, undoes, redoes, branches, collects and
-        packs, and says what it has done; it is killed (SIGKILL) at a random moment. Then the world
-        must open, hold every entry that was said to be committed and was not collected, with all
-        its files whole, and its head must be where it was said, or one act further.
-damage  bits are flipped, files cut, removed and swapped, in steps and in the database. Then the
-        world opens, or there is an error of three lines; nothing else may happen.
+kill    a child process makes a world, adds steps, edits, merges, undoes, redoes, branches, collects
+        and packs, and says what it has done; it is killed (SIGKILL) at a random moment. Then the
+        world must open, hold every entry that was said to be committed and was not collected, with
+        all its files whole, and its head must be where it was said, or one act further. And once
+        more after its database was deleted and repaired.
+damage  bits are flipped, files cut, removed and swapped, in steps, database and cache. Then the
+        world opens, or there is an error of three lines, before and after it was repaired; nothing
+        else may happen.
 speed   opening a world of many steps, and a commit beyond writing its bytes.
 
 The steps of the first two are small pictures of noise: how they are kept does not depend on what
@@ -29,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +43,9 @@ from benchmarks import memory_casting, memory_worlds
 from renderers import Camera, SceneError, Splats
 from scenegen.world.arrays import StepData
 from scenegen.world.journal import Step
+from scenegen.world.merging import pose_at
 from scenegen.world.packing import pack
+from scenegen.world.repair import repair_world
 from scenegen.world.store import Store
 from scenegen.world.world import World
 
@@ -51,6 +55,9 @@ LONGEST = 6.0
 """Seconds after which a child is killed at the latest."""
 SLOW = 60.0
 """Seconds after which opening counts as hanging."""
+
+
+ACTS = ("add", "add", "add", "pin", "merge", "undo", "redo", "branch", "gc", "pack")
 
 
 def noise(seed: int, splats: int = 500, camera: Camera = CAMERA) -> StepData:
@@ -96,8 +103,10 @@ def work(folder: Path, seed: int, said: int) -> None:
 
     world = begin(folder)
     say(f"done 0 {world.journal.seals[0]}")
+    other = begin(folder.with_suffix(".other"))
+    add(other, 1)
     for number in range(1, 10_000):
-        act = rng.choice(("add", "add", "add", "pin", "undo", "redo", "branch", "gc", "pack"))
+        act = rng.choice(ACTS)
         before = world.head
         with suppress(SceneError):  # nothing to undo, or to redo
             if act == "add":
@@ -105,6 +114,8 @@ def work(folder: Path, seed: int, said: int) -> None:
             elif act == "pin":
                 view = rng.choice(list(world.memory.views))
                 world.pin(view, view not in world.memory.pinned)
+            elif act == "merge":
+                world.merge(other, pose_at((0.1 * number, 0.0, 1.0), 9.0 * number))
             elif act == "undo":
                 world.undo(rng.randint(1, 3))
             elif act == "redo":
@@ -163,9 +174,15 @@ def killed(folder: Path, seed: int) -> str:
             world._store.files.load(entry)
     said = world.journal.path(head) if head in world.journal.entries else []
     moved = len({e.id for e in said} ^ {e.id for e in world.journal.path(world.head)})
-    assert moved <= 3, "the head is elsewhere"
+    assert moved <= 6, "the head is elsewhere"
+    seals = dict(world.journal.seals)
     add(world, 1)
     world.close()
+    for database in folder.glob("world.db*"):
+        database.unlink()
+    assert not repair_world(folder).lost, "the journal cannot be made again"
+    with closing(scenegen.open(folder)) as world:
+        assert seals.items() <= world.journal.seals.items(), "an entry was lost with the database"
     packed = folder.with_suffix(".world")
     if packed.exists():
         scenegen.world.unpack(packed, folder.with_suffix(".again"))
@@ -233,13 +250,15 @@ def damage(count: int = 300, seed: int = 0) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
         world = begin(whole)
-        for number in range(1, 4):
+        for number in range(1, 10):
             add(world, number)
         world.pin(1)
         add(world, 9)
         world.undo()
         want = world.splats.means
         world.close()
+        scenegen.open(whole).close()  # sets the memory aside
+        assert list((whole / "cache").iterdir())
         for number in range(seed, seed + count):
             folder = Path(shutil.copytree(whole, Path(scratch) / f"{number}"))
             what = hurt(folder, random.Random(number))
@@ -259,6 +278,16 @@ def damage(count: int = 300, seed: int = 0) -> int:
                 if "goes back" in error.fix:
                     to = error.fix.split("`")[1].split()[-1]
                     scenegen.open(folder, at=to).close()
+            except Exception as error:
+                wrong += 1
+                print(f"damage {number} ({what}): {type(error).__name__}: {error}", flush=True)
+            try:
+                repaired = repair_world(folder)
+                found["repaired" if repaired.rebuilt else "needs no repair"] += 1
+                if repaired.whole is not None:
+                    scenegen.open(folder, at=repaired.whole).close()
+            except SceneError:
+                found["cannot be repaired"] += 1
             except Exception as error:
                 wrong += 1
                 print(f"damage {number} ({what}): {type(error).__name__}: {error}", flush=True)
