@@ -171,6 +171,20 @@ def add_up(surfels, amounts, start, count, size, pool, bits, counts, alone, coun
 
 
 @kernel()
+def find_holders(surfels, place, start, count, size, pool, bits, counts, alone, held):
+    m = 0
+    while m < len(surfels):
+        block, first = surfels[m] // BLOCK, m
+        while m < len(surfels) and surfels[m] // BLOCK == block:
+            held[m] = 0
+            m += 1
+        for entry in range(start[block], start[block] + count[block]):
+            bit = place[pool[entry]]
+            for i in range(first, m if bit >= 0 else first):
+                held[i] |= (bits[entry] >> (surfels[i] % BLOCK) & 1) << bit
+
+
+@kernel()
 def take_out(surfels, view_id, amounts, start, count, size, pool, bits, counts, alone, sums):
     m = 0
     while m < len(surfels):

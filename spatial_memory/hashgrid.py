@@ -1,8 +1,8 @@
 """Neighbours in space, for surfels of any size: a voxel hash grid with one level per octave.
 
-A surfel lives in the level whose voxels are 2 to 4 of its radii wide, and a search looks at the 8
-voxels of each level that come within half a voxel. What merges with a sample no larger than itself
-is always within them. Of smaller surfels only those nearby are found, which is enough: where
+A surfel lives in the level whose voxels are 2 to 4 of its reaches wide, and a search looks at the
+8 voxels of each level that come within half a voxel. What merges with a sample no larger than
+itself is always within them. Of smaller surfels only those nearby are found, which is enough: where
 small ones map a place, they lie close together.
 """
 
@@ -15,6 +15,9 @@ import numpy as np
 from renderers.kernels import kernel
 from spatial_memory.columns import Columns
 
+REACH = 1.25
+"""A sample merges with what lies within this many radii of a surfel: tiles of two views do not fit
+each other, and without some slack each further view would fill the chinks of those before it."""
 FINER = 0.4
 """A sample smaller than this share of a surfel's radius adds detail, and does not merge with it."""
 
@@ -69,6 +72,7 @@ class HashGrid:
         surfels: tuple[np.ndarray, np.ndarray, np.ndarray],
         depth_share: float,
         min_cos: float,
+        detail: float = 0.0,
     ) -> np.ndarray:
         """The surfel that each sample merges with.
 
@@ -78,16 +82,17 @@ class HashGrid:
             depth_share: Largest distance of either from the plane of the other, as a share of the
                 sample's depth: surfaces in front of each other stay apart, whatever their radii.
             min_cos: Smallest cosine between the normals.
+            detail: Samples count as no smaller than this where they are compared with FINER, m.
 
         Returns:
-            (m,) int64 rows: the nearest within half the sum of the radii, then the lowest; one
-            whose level is finer than the sample's only if there is none of a coarser level. -1 for
-            none.
+            (m,) int64 rows: the nearest within REACH of the larger of the surfel's radius and the
+            mean of both, then the lowest; one whose level is finer than the sample's only if
+            there is none of a coarser level. -1 for none.
         """
         out = np.empty(len(samples[0]), np.int64)
         e = self._entries
         levels = np.flatnonzero(self._population)
-        rules = np.array([depth_share, min_cos, FINER])
+        rules = np.array([depth_share, min_cos, FINER, detail])
         _match(*samples, *surfels, levels, self._heads, e.next, e.level, rules, out)
         return out
 
@@ -97,6 +102,7 @@ class HashGrid:
         surfels: tuple[np.ndarray, np.ndarray, np.ndarray],
         depth_share: float,
         min_cos: float,
+        detail: float = 0.0,
     ) -> np.ndarray:
         """Surfels that finer samples lie on, so many that the place is mapped better without them.
 
@@ -105,13 +111,14 @@ class HashGrid:
             surfels: As for :meth:`match`.
             depth_share: As for :meth:`match`.
             min_cos: As for :meth:`match`.
+            detail: As for :meth:`match`.
 
         Returns:
             (r,) int64 rows, ascending.
         """
         e = self._entries
         levels = np.flatnonzero(self._population)
-        rules = np.array([depth_share, min_cos, FINER, FINEST])
+        rules = np.array([depth_share, min_cos, FINER, detail, FINEST])
         rows = _overlay(*samples, *surfels, levels, self._heads, e.next, e.level, rules, e.share)
         found = rows[e.share[rows] >= OVERLAIN]
         e.share[rows] = 0.0
@@ -120,8 +127,8 @@ class HashGrid:
 
 @kernel()
 def _level_of(radius):
-    """Level whose voxels are 2 to 4 radii wide."""
-    level = floor(log2(radius)) + 2 + _MIDDLE_LEVEL
+    """Level whose voxels are 2 to 4 reaches wide."""
+    level = floor(log2(REACH * radius)) + 2 + _MIDDLE_LEVEL
     return min(max(level, 0), _LEVELS - 1)
 
 
@@ -220,15 +227,15 @@ def _match(
     rules,
     out,
 ):
-    depth_share, min_cos, finer = rules
+    depth_share, min_cos, finer, detail = rules
     for m in range(q.shape[0]):
         x, y, z = np.float64(q[m, 0]), np.float64(q[m, 1]), np.float64(q[m, 2])
         limit = depth_share * q_depths[m]
         best, best_row = np.inf, np.int64(-1)
-        own = _level_of(q_radii[m])
+        own, largest = _level_of(q_radii[m]), max(np.float64(q_radii[m]), detail) / finer
         for level in levels[::-1]:
             scale = 2.0 ** (_MIDDLE_LEVEL - level)
-            if 0.25 * finer > q_radii[m] * scale:
+            if 0.25 > largest * REACH * scale:
                 continue  # every surfel of this level is too large
             if best_row >= 0 and level < own:
                 break
@@ -237,10 +244,11 @@ def _match(
                 di, dj, dk = voxel >> 2, voxel >> 1 & 1, voxel & 1
                 row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))]
                 while row >= 0:
-                    if at[row] == level and q_radii[m] >= finer * radii[row]:
+                    if at[row] == level and radii[row] <= largest:
                         dx, dy, dz = points[row, 0] - x, points[row, 1] - y, points[row, 2] - z
                         distance = dx * dx + dy * dy + dz * dz
-                        reach = 0.5 * (np.float64(radii[row]) + q_radii[m])
+                        radius = np.float64(radii[row])
+                        reach = REACH * max(radius, 0.5 * (radius + q_radii[m]))
                         if (
                             distance <= reach * reach
                             and (distance < best or (distance == best and row < best_row))
@@ -268,23 +276,23 @@ def _overlay(
     shares,
 ):
     """Add up how much finer samples overlie each surfel, in ``shares``; return which any does."""
-    depth_share, min_cos, finer, finest = rules
+    depth_share, min_cos, finer, detail, finest = rules
     rows, count = np.empty(1024, np.int64), 0
     for m in range(q.shape[0]):
         x, y, z = np.float64(q[m, 0]), np.float64(q[m, 1]), np.float64(q[m, 2])
         radius, limit = np.float64(q_radii[m]), depth_share * q_depths[m]
+        least, most = max(radius, detail) / finer, radius / finest  # radii of what is overlain
         for level in levels:
             scale = 2.0 ** (_MIDDLE_LEVEL - level)
-            smallest, largest = 0.25 / scale, 0.5 / scale  # radii of this level
-            if finer * largest <= radius or finest * smallest > radius:
-                continue
+            if 0.5 <= least * REACH * scale or 0.25 > most * REACH * scale:
+                continue  # every surfel of this level is too small, or too large
             i, j, k = floor(x * scale - 0.5), floor(y * scale - 0.5), floor(z * scale - 0.5)
             for voxel in range(8):
                 di, dj, dk = voxel >> 2, voxel >> 1 & 1, voxel & 1
                 row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))]
                 while row >= 0:
                     reach = np.float64(radii[row])
-                    if at[row] == level and finest * reach <= radius < finer * reach:
+                    if at[row] == level and least < reach <= most:
                         dx, dy, dz = points[row, 0] - x, points[row, 1] - y, points[row, 2] - z
                         if dx * dx + dy * dy + dz * dz <= reach * reach and _aligned(
                             normals, row, q_normals, m, dx, dy, dz, limit, min_cos

@@ -30,7 +30,10 @@ class MemoryConfig:
     """How finely the memory maps the world, and when it trusts what it finds."""
 
     surfel_side: int = 128
-    """Surfels along the longer side of a view."""
+    """Surfels along the longer side of a view, at most."""
+    detail: float = 0.1
+    """Flat surfaces are mapped with surfels of up to this radius, in metres, even where a view
+    shows more: what is near takes no more memory, each time that somebody passes nearer."""
     sight_side: int = 192
     """Pixels along the longer side of the depth map that decides what a view has seen."""
     evidence_side: int = 128
@@ -42,7 +45,7 @@ class MemoryConfig:
     depth_tolerance: float = 0.03
     """Relative depth error within which a view has seen a surfel."""
     min_gain: float = 0.001
-    """Retrieval stops when no view adds this share of the target pixels."""
+    """A view that hardly shows the target is taken only if it adds this share of the pixels."""
     min_coverage: float = 0.05
     """Below this share of the pixels in need, retrieval falls back to the nearest poses."""
     view_cache_mb: int = 256
@@ -57,6 +60,7 @@ class MemoryConfig:
     def __post_init__(self) -> None:
         for name in ("surfel_side", "sight_side", "evidence_side"):
             _check_range(name, getattr(self, name), 1, 4096)
+        _check_range("detail", self.detail, 0, 1_000)
         for name in ("merge_depth_share", "depth_tolerance", "min_gain", "min_coverage"):
             _check_range(name, getattr(self, name), 0, 1)
         _check_range("merge_min_cos", self.merge_min_cos, -1, 1)
@@ -135,8 +139,8 @@ class ViewMemory:
         """
         view = make_view(rgb, depth, camera, provenance, known)
         c = self.config
-        samples, sight = sample_view(view, c.surfel_side), sight_of(view, c.sight_side)
-        rules = FuseRules(c.merge_depth_share, c.merge_min_cos)
+        samples, sight = sample_view(view, c.surfel_side, c.detail), sight_of(view, c.sight_side)
+        rules = FuseRules(c.merge_depth_share, c.merge_min_cos, c.detail)
         with self._lock:
             view_id = self.views.add(view)
             self.sights.add(view_id, sight)

@@ -17,6 +17,7 @@ import numpy as np
 from spatial_memory.bits import (
     BLOCK,
     add_up,
+    find_holders,
     forget_bits,
     list_entries,
     merge_entries,
@@ -161,6 +162,22 @@ class Observers:
             sums: By view id; changed.
         """
         take_out(surfels, view_id, amounts, *self._state(), sums)
+
+    def holders(self, surfels: np.ndarray, view_ids: np.ndarray) -> np.ndarray:
+        """Which of a few views have seen each surfel.
+
+        Args:
+            surfels: (m,) rows, ascending.
+            view_ids: (v,) up to 62 views.
+
+        Returns:
+            (m,) int64: bit i stands for the i-th of the views.
+        """
+        place = np.full(len(self._alone), -1, np.int64)
+        place[view_ids] = np.arange(len(view_ids))
+        held = np.empty(len(surfels), np.int64)
+        find_holders(surfels, place, *self._state(), held)
+        return held
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """All (surfel, view) pairs as two int32 arrays, sorted by surfel, then by view."""

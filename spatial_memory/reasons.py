@@ -12,6 +12,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 PINNED, MOST, NEAREST = "pinned", "adds most", "nearest pose"
+FILLS = "a place was left"
 UNSEEN, LITTLE, ENOUGH = "shows nothing", "adds too little", "enough are taken"
 HIDDEN = "hidden by what nobody has seen"
 """Why a view was taken, and why not."""
@@ -23,7 +24,8 @@ class Candidate(NamedTuple):
     view_id: int
     taken: bool
     cause: str
-    """One of PINNED, MOST, NEAREST where taken; one of UNSEEN, HIDDEN, LITTLE, ENOUGH where not."""
+    """One of PINNED, MOST, FILLS, NEAREST where taken; one of UNSEEN, HIDDEN, LITTLE, ENOUGH
+    where not."""
     shows: float
     """Share of the target pixels that it shows and that nothing had explained."""
     adds: float
@@ -46,6 +48,8 @@ class Candidate(NamedTuple):
         what = f"{shows}, adds {self.adds:.1%}"
         if self.cause == PINNED:
             return f"taken: pinned; {what}"
+        if self.cause == FILLS:
+            return f"taken: {what}, which is little or in doubt, but a place was left"
         if self.cause == NEAREST:
             return (
                 f"taken: nearest pose ({self.distance:.2f}), "
@@ -88,6 +92,14 @@ class Candidates(Sequence[Candidate]):
     def __iter__(self) -> Iterator[Candidate]:
         columns = self.ids, self.shows, self.adds, self.hidden
         return iter(map(self._make, *(column.tolist() for column in columns)))
+
+    def foremost(self, count: int) -> list[int]:
+        """Ids of the views taken, and of up to ``count`` others, those that show most: rising."""
+        rest = np.flatnonzero(
+            ~np.isin(self.ids, np.array([*self.taken], np.int64)) & (self.shows > 0.0)
+        )
+        most = rest[np.argsort(-self.shows[rest], kind="stable")[:count]]
+        return sorted([*self.taken, *self.ids[most].tolist()])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)

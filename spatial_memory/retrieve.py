@@ -1,8 +1,9 @@
 """Which past views explain what new cameras are about to see.
 
 Surfels are drawn from every target camera, so that walls hide what is behind them; each visible
-surfel names the views that have seen it. Views are then taken greedily by how many pixels they
-add to those already explained: the second view of the same wall adds nothing, however good.
+surfel names the views that have seen it. Views are then taken by how many pixels they add to those
+already explained: the second view of the same wall adds nothing, however good. Greedily first, and
+then the best few of the candidates that show most, as far as a short search finds them (cover.py).
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ from renderers.errors import SceneError
 from renderers.evidence import count_evidence
 from renderers.surfels import render_surfels
 from spatial_memory.blocks import SMALLEST, frustum
+from spatial_memory.cover import CANDIDATES, best_cover
 from spatial_memory.freespace import out_of_sight
-from spatial_memory.reasons import MOST, NEAREST, PINNED, Candidate, Candidates
+from spatial_memory.observers import Observers
+from spatial_memory.reasons import FILLS, MOST, NEAREST, PINNED, Candidate, Candidates
 from spatial_memory.sights import Sights
 from spatial_memory.surfels import Surfels
 from spatial_memory.views import Array, cam_from_world, lens_of
 
+SURE = 0.01
+"""A view that surely shows this share of the target pixels may take a place that is left, for
+however little it adds, and is believed for what is in doubt, too."""
 METRE_IN_RADIANS = 0.1
 """Weight of a metre against a radian in the distance between poses (VMem, arXiv 2506.18903)."""
 
@@ -39,7 +45,7 @@ class Retrieval:
     coverage: float
     """Share of the target pixels that these views have seen, or that were explained already."""
     gains: tuple[float, ...]
-    """Share of the target pixels that each chosen view added to those before it."""
+    """Share of the target pixels that each chosen view surely added to those before it."""
     votes: tuple[float, ...]
     """Evidence for each chosen view on its own: cos / (1 + z) summed over the pixels it saw."""
     candidates: Sequence[Candidate] = field(repr=False)
@@ -50,6 +56,13 @@ class Retrieval:
         """For every view held: what it would have added, and why it was taken or not."""
         return {each.view_id: each.reason for each in self.candidates}
 
+    def main_reasons(self, others: int) -> dict[int, str]:
+        """The same for those taken and for up to ``others`` more, those that show most."""
+        if not isinstance(self.candidates, Candidates):
+            return {}
+        places = np.searchsorted(self.candidates.ids, self.candidates.foremost(others))
+        return {each.view_id: each.reason for each in map(self.candidates.__getitem__, places)}
+
 
 @dataclass(frozen=True)
 class SelectRules:
@@ -58,7 +71,7 @@ class SelectRules:
     side: int
     """Longer side of the grid on which evidence is counted, in pixels."""
     min_gain: float
-    """Stop when no view adds this share of the target pixels."""
+    """A view that shows less than SURE must add this share of the target pixels."""
     min_coverage: float
     """Below this share of the pixels in need, the nearest poses fill up the answer."""
 
@@ -116,10 +129,11 @@ def select(
     pinned: Set[int],
     rules: SelectRules,
 ) -> Retrieval:
-    """Greedy residual cover: pinned views first, then whoever adds most.
+    """Residual cover: pinned views first, then those that add most together, one after another.
 
-    Ties break by distance between poses, then by id. Where the views found explain next to
-    nothing, the nearest poses fill up the answer.
+    Ties break by distance between poses, then by id. Places that are left go to views that add
+    less, or add it across space that nobody has looked through, if they surely show the place.
+    Where the views found explain next to nothing, the nearest poses fill up the answer.
     """
     if len(sights) == 0:
         return Retrieval((), evidence.explained / evidence.total, (), (), ())
@@ -129,8 +143,12 @@ def select(
         contest.take(is_pinned, PINNED)
     needed = evidence.total - evidence.explained
     least = max(1.0, rules.min_gain * evidence.total)
-    while len(contest.chosen) < k and (contest.free & (contest.residual >= least)).any():
-        contest.take(contest.residual >= least)
+    together = contest.best_together(k - len(contest.chosen))
+    for allowed in (together, np.ones_like(together)):
+        while len(contest.chosen) < k and (worth := allowed & (contest.residual >= least)).any():
+            contest.take(worth)
+    while len(contest.chosen) < k and (worth := contest.believed > 0).any():
+        contest.take(worth, FILLS)
     if sum(contest.gains) < rules.min_coverage * needed:
         while len(contest.chosen) < k and contest.free.any():
             contest.take_nearest()
@@ -144,6 +162,25 @@ def select(
     )
 
 
+class _Tally:
+    """Pixels in need by the surfel that they show, and what each view would explain of them."""
+
+    def __init__(
+        self, observers: Observers, rows: np.ndarray, pixels: np.ndarray, ids: int
+    ) -> None:
+        self.rows, self.open = rows, pixels.copy()
+        self.by_id = np.zeros(ids, np.int64)
+        self._observers = observers
+        observers.add_up(rows, self.open, np.ones(ids, np.bool_), self.by_id)
+
+    def take_out(self, view_id: int) -> int:
+        """Take out what a view explains; return how many pixels that are."""
+        count = int(self.by_id[view_id])
+        if count:
+            self._observers.take_out(self.rows, view_id, self.open, self.by_id)
+        return count
+
+
 class _Contest:
     """All views held, what each would add, and those taken so far."""
 
@@ -151,33 +188,49 @@ class _Contest:
         self, evidence: Evidence, surfels: Surfels, sights: Sights, cameras: Sequence[Camera]
     ) -> None:
         self.ids = sights.ids.copy()
-        self.free = np.ones(len(self.ids), np.bool_)
-        """(n,) views that are not taken yet."""
         self.chosen: list[int] = []
         self.gains: list[int] = []
         """Pixels that each chosen view added."""
-        self._observers = surfels.observers
-        self._evidence = evidence
-        self._open = evidence.pixels.copy()  # pixels in need, per visible surfel
-        self._gains = np.zeros(int(self.ids[-1]) + 1, np.int64)  # by id
-        every = np.ones(len(self._gains), np.bool_)
-        self._observers.add_up(evidence.surfels, self._open, every, self._gains)
-        self._alone = self.residual
-        self._hidden = np.zeros_like(self._gains)
-        self._hide(surfels.points[evidence.surfels], sights, cameras)
+        self.free = np.ones(len(self.ids), np.bool_)
+        """(n,) views that are not taken yet."""
+        self._observers, self._evidence = surfels.observers, evidence
+        rows, pixels, ids = evidence.surfels, evidence.pixels, int(self.ids[-1]) + 1
+        self._alone = _Tally(self._observers, rows, pixels, ids).by_id[self.ids]
+        hidden = out_of_sight(surfels.points[rows], self._alone, sights, cameras)
+        self._doubt = _Tally(self._observers, rows[hidden], pixels[hidden], ids)
+        self._sure = _Tally(self._observers, rows[~hidden], pixels[~hidden], ids)
+        self._surely = self.residual
         self._distance = pose_distances(sights.poses, cameras)
         self._taken: dict[int, tuple[str, float, float | None]] = {}
 
     @property
     def residual(self) -> np.ndarray:
         """(n,) pixels that each view would add now."""
-        return self._gains[self.ids]
+        return self._sure.by_id[self.ids]
+
+    @property
+    def believed(self) -> np.ndarray:
+        """(n,) the same with those in doubt, of free views that surely show the place; else 0."""
+        sure = self.free & (self._surely >= SURE * self._evidence.total)
+        return np.where(sure, self.residual + self._doubt.by_id[self.ids], 0)
+
+    def best_together(self, count: int) -> np.ndarray:
+        """(n,) which of the free views, up to so many, add most together."""
+        best, shown = np.zeros(len(self.ids), np.bool_), np.flatnonzero(self._sure.open)
+        rows = self._ranked(self.free & (self.residual > 0))[:CANDIDATES]
+        if count > 0 and len(rows):
+            masks = self._observers.holders(self._sure.rows[shown], self.ids[rows])
+            best[rows] = best_cover(masks, self._sure.open[shown], len(rows), count)
+        return best
+
+    def _ranked(self, allowed: np.ndarray) -> np.ndarray:
+        """Rows of views by what they add; ties go to the nearer pose, then to the lower id."""
+        rows = np.flatnonzero(allowed & self.free)
+        return rows[np.lexsort((rows, self._distance[rows], -self.residual[rows]))]
 
     def take(self, allowed: np.ndarray, cause: str = MOST) -> None:
-        """Take the view that adds most; ties go to the nearer pose, then to the lower id."""
-        rows = np.flatnonzero(allowed & self.free)
-        order = np.lexsort((rows, self._distance[rows], -self.residual[rows]))
-        self._take(int(rows[order[0]]), cause)
+        """Take the first in rank."""
+        self._take(int(self._ranked(allowed)[0]), cause)
 
     def take_nearest(self) -> None:
         """Take the view from the nearest pose, whatever it adds."""
@@ -188,22 +241,14 @@ class _Contest:
         view_id = int(self.ids[row])
         self.free[row] = False
         self.chosen.append(view_id)
-        self.gains.append(int(self._gains[view_id]))
+        self.gains.append(self._sure.take_out(view_id))
+        self._doubt.take_out(view_id)
         self._taken[view_id] = cause, self.gains[-1] / self._evidence.total, distance
-        if self.gains[-1]:
-            self._observers.take_out(self._evidence.surfels, view_id, self._open, self._gains)
-
-    def _hide(self, points: np.ndarray, sights: Sights, cameras: Sequence[Camera]) -> None:
-        """Take out what the cameras see only through space that no view has looked through."""
-        hidden = np.flatnonzero(out_of_sight(points, self._alone, sights, cameras))
-        rows, every = self._evidence.surfels[hidden], np.ones(len(self._gains), np.bool_)
-        self._observers.add_up(rows, self._open[hidden], every, self._hidden)
-        self._gains -= self._hidden
-        self._open[hidden] = 0
 
     def votes(self) -> tuple[float, ...]:
         """Weighted evidence for each chosen view, whoever else has seen the same."""
-        votes, counted = np.zeros(len(self._gains)), np.zeros(len(self._gains), np.bool_)
+        votes = np.zeros(len(self._sure.by_id))
+        counted = np.zeros(len(votes), np.bool_)
         counted[self.chosen] = True
         self._observers.add_up(self._evidence.surfels, self._evidence.weights, counted, votes)
         return tuple(float(votes[view_id]) for view_id in self.chosen)
@@ -215,7 +260,8 @@ class _Contest:
             least: Pixels below which a view is not worth taking.
         """
         share = 1.0 / self._evidence.total
-        shares = self._alone * share, self.residual * share, self._hidden[self.ids] * share
+        doubt = self._doubt.by_id[self.ids]
+        shares = self._alone * share, self.residual * share, doubt * share
         return Candidates(self.ids, *shares, least * share, self._taken)
 
 

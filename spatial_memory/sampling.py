@@ -4,6 +4,9 @@ A plane is affine in inverse depth: ``1/z = a u + b v + c``. So each sample fits
 neighbours at full resolution (least squares: central differences, averaged), leaving out those
 beyond a depth step. Being on a surface is judged against this plane, not against constant depth:
 ground at a grazing angle stays, pixels that fly between two surfaces go.
+
+What is near and flat needs no surfel per cell. Up to 8x8 cells give one, as long as it is no larger
+than is asked for and all of them lie on its plane: a quadtree over the picture.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ MARGIN = 1.1
 """Radius in units of the one that just tiles the surface: samples are not exactly regular."""
 MAX_STRETCH = 8.0
 """Longest radius of a surface seen at a grazing angle, in units of one seen squarely."""
+
+FLAT = 0.01
+"""Relative deviation in inverse depth up to which cells lie on one plane."""
 
 NEAREST, FARTHEST = 1e-3, 1e12
 """Nothing nearer or farther is mapped, in metres: float32 must hold radii and squares."""
@@ -57,11 +63,17 @@ class Samples:
         return len(self.points)
 
 
-def sample_view(view: View, side: int) -> Samples:
+def sample_view(view: View, side: int, detail: float = 0.0) -> Samples:
     """Surfels of a view, at most one per cell of a grid whose longer side has ``side`` cells.
 
     A cell gives the known pixel nearest to its centre that lies on a surface, if any. Surfels come
     tile by tile, so that neighbours in the picture are neighbours in the list.
+
+    Args:
+        view: What was seen.
+        side: Cells along the longer side.
+        detail: Cells of one flat surface are taken together while their surfel's radius is no
+            larger than this, in metres.
     """
     height, width = view.depth.shape
     columns, rows = grid_size(width, height, side)
@@ -69,7 +81,7 @@ def sample_view(view: View, side: int) -> Samples:
     lens = lens_of(view.camera)
     found = np.empty((rows * columns, 11), np.float64)
     limits = np.array([PLANE_TOLERANCE, STEEP, MARGIN, MAX_STRETCH, MIN_COS, NEAREST, FARTHEST])
-    count = _sample(depth, view.rgb.numpy(), rows, columns, lens, limits, found)
+    count = _sample(depth, view.rgb.numpy(), rows, columns, lens, limits, detail, found)
     found = found[:count]
     pose = world_from_cam(view.camera)
     as32 = np.float32
@@ -96,38 +108,75 @@ def grid_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 @kernel()
-def _sample(depth, rgb, rows, columns, lens, limits, found):
+def _sample(depth, rgb, rows, columns, lens, limits, detail, found):
     """Fill ``found`` with point (3), normal (3), radius, colour (3), cosine; return the count."""
-    height, width = depth.shape
-    cell_w, cell_h = width / columns, height / rows
     count = 0
-    plane = np.empty(3)
+    plane, todo = np.empty(3), np.empty((4 * _TILE, 3), np.int64)  # a quadtree, depth first
     across = -(-columns // _TILE)
-    for place in range(-(-rows // _TILE) * across * _TILE * _TILE):
-        tile, cell = place // (_TILE * _TILE), place % (_TILE * _TILE)
-        row = tile // across * _TILE + cell // _TILE
-        column = tile % across * _TILE + cell % _TILE
-        if row >= rows or column >= columns:
-            continue
-        top, bottom = row * height // rows, (row + 1) * height // rows
-        left, right = column * width // columns, (column + 1) * width // columns
-        mid_u, mid_v = (column + 0.5) * cell_w, (row + 0.5) * cell_h
-        x, y = int(mid_u), int(mid_v)
-        if not _fit_plane(depth, x, y, limits, plane):
-            x, y = _nearest_on_surface(depth, left, right, top, bottom, limits, plane)
-        if x < 0 or not limits[5] <= depth[y, x] <= limits[6]:
-            continue
-        # To the very centre of the cell if that is in the pixel: regular discs tile.
-        du, dv = mid_u - (x + 0.5), mid_v - (y + 0.5)
-        if max(abs(du), abs(dv)) > 0.5:
-            du = dv = 0.0
-        plane[2] = 1.0 / depth[y, x] + plane[0] * du + plane[1] * dv
-        out = found[count]
-        _disc(x + 0.5 + du, y + 0.5 + dv, plane, cell_w, cell_h, lens, limits, out)
-        if out[10] >= limits[4] and 0.0 < np.float32(out[6]) < np.inf:
-            _mean_color(depth, rgb, x, y, left, right, top, bottom, out)
-            count += 1
+    for tile in range(-(-rows // _TILE) * across):
+        todo[0] = tile // across * _TILE, tile % across * _TILE, _TILE
+        left = 1
+        while left > 0:
+            left -= 1
+            row, column, size = todo[left]
+            if row >= rows or column >= columns:
+                continue
+            cells = row, min(row + size, rows), column, min(column + size, columns)
+            grid = rows, columns
+            if _surfel(depth, rgb, cells, grid, lens, limits, detail, plane, found[count]):
+                count += 1
+            elif size > 1:
+                size //= 2
+                for part in range(3, -1, -1):
+                    todo[left] = row + part // 2 * size, column + part % 2 * size, size
+                    left += 1
     return count
+
+
+@kernel()
+def _surfel(depth, rgb, cells, grid, lens, limits, detail, plane, out):
+    """The surfel of some cells, or False: of several, only where they show one flat surface."""
+    height, width = depth.shape
+    (first, last, start, end), (rows, columns) = cells, grid
+    cell_h, cell_w = height / rows, width / columns
+    top, bottom = first * height // rows, last * height // rows
+    left, right = start * width // columns, end * width // columns
+    mid_u, mid_v = 0.5 * (start + end) * cell_w, 0.5 * (first + last) * cell_h
+    several = end - start > 1 or last - first > 1
+    x, y = int(mid_u), int(mid_v)
+    if not _fit_plane(depth, x, y, limits, plane):
+        if several:
+            return False
+        x, y = _nearest_on_surface(depth, left, right, top, bottom, limits, plane)
+    if x < 0 or not limits[5] <= depth[y, x] <= limits[6]:
+        return False
+    # To the very centre of the cells if that is in the pixel: regular discs tile.
+    du, dv = mid_u - (x + 0.5), mid_v - (y + 0.5)
+    if max(abs(du), abs(dv)) > 0.5:
+        du = dv = 0.0
+    u, v = x + 0.5 + du, y + 0.5 + dv
+    plane[2] = 1.0 / depth[y, x] + plane[0] * du + plane[1] * dv
+    _disc(u, v, plane, cell_w * (end - start), cell_h * (last - first), lens, limits, out)
+    if several and not (out[6] <= detail and _flat(depth, u, v, plane, cells, grid)):
+        return False
+    if not (out[10] >= limits[4] and 0.0 < np.float32(out[6]) < np.inf):
+        return False
+    _mean_color(depth, rgb, x, y, left, right, top, bottom, out)
+    return True
+
+
+@kernel()
+def _flat(depth, u, v, plane, cells, grid):
+    """Whether the middles of all cells lie on the plane, which is given at (u, v)."""
+    (first, last, start, end), (rows, columns) = cells, grid
+    for row in range(first, last):
+        y = int((row + 0.5) * depth.shape[0] / rows)
+        for column in range(start, end):
+            x = int((column + 0.5) * depth.shape[1] / columns)
+            there = plane[2] + plane[0] * (x + 0.5 - u) + plane[1] * (y + 0.5 - v)
+            if not abs(_inverse(depth, x, y) - there) <= FLAT * there:
+                return False
+    return True
 
 
 @kernel()

@@ -45,6 +45,8 @@ class FuseRules:
     """Largest distance off the plane to merge, as a share of the depth."""
     min_cos: float
     """Smallest cosine between normals to merge."""
+    detail: float = 0.0
+    """Samples smaller than this are as good as samples of this radius, in metres."""
 
 
 class Surfels:
@@ -118,8 +120,9 @@ class Surfels:
         """
         known = self.points, self.normals, self.radii
         shown = samples.points, samples.normals, samples.radii, samples.depths
-        matches = self._grid.match(shown, known, rules.depth_share, rules.min_cos)
-        coarse = self._grid.overlain(shown, known, rules.depth_share, rules.min_cos)
+        limits = rules.depth_share, rules.min_cos, rules.detail
+        matches = self._grid.match(shown, known, *limits)
+        coarse = self._grid.overlain(shown, known, *limits)
         coarse = coarse[self.provenance[coarse] >= provenance]
         new, met = matches < 0, distinct(matches[matches >= 0])
         lens = [sights.frustum(view_id)]

@@ -19,9 +19,10 @@ import scenegen
 from renderers import Camera
 from scenegen import cli, cli_memory
 from scenegen.world.grow import Choice, Look
+from scenegen.world.inventory import memory_json
 from scenegen.world.recall import Recall, place_of
 from scenegen.world.recall_picture import COLORS, WIDTH, draw_recall
-from spatial_memory import View
+from spatial_memory import View, ViewStore
 
 
 @pytest.fixture
@@ -62,6 +63,13 @@ def test_list_is_a_table_and_json(folder: Path, capsys: pytest.CaptureFixture[st
     assert found["totals"]["surfels"] == len(world.memory.surfels)
     assert found["totals"]["megabytes"] > 3 * 256 * 192 * 17 / 1e6
     assert found["edits"] == []
+
+
+def test_list_reads_no_pixels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = scenegen.open(folder)
+    before = memory_json(world)
+    monkeypatch.setattr(ViewStore, "__getitem__", lambda *_: pytest.fail("pixels were read"))
+    assert memory_json(world) == before
 
 
 def test_edits_last_and_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,9 +206,8 @@ def test_the_picture_holds_any_number_of_views_of_any_shape(
     known = torch.ones(height, width, dtype=torch.bool)
     view = View(rgb, depth, camera, "generated", known)
     ids = tuple(range(count))
-    choice = Choice(
-        ids, 0.5, (0.1,) * count, (1.0,) * count, dict.fromkeys(range(count + 1), "why " * 80)
-    )
+    reasons = dict.fromkeys(range(count + 1), "why " * 80)
+    choice = Choice(ids, 0.5, (0.1,) * count, (1.0,) * count, reasons, 5000)
     evidence = torch.arange(width * height).reshape(height, width) % (count + 2) - 2
     views = dict.fromkeys(range(count + 1), view)
     recall = Recall(Look(camera, rgb, depth, known, known), choice, evidence, (count,), views)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from rooms import SMALL, remember, stand, truly_seen
 
@@ -83,6 +85,10 @@ def test_a_single_view_is_still_found_from_the_side_and_from_behind() -> None:
         assert memory.retrieve([target], k=1).view_ids == (0,)
 
 
+FINE = replace(SMALL, detail=0.0)
+"""Surfels may be as fine as views are."""
+
+
 def wall(memory: ViewMemory, distance: float, provenance: str = "observed") -> None:
     """A view of a flat wall at z = 8, from so far away."""
     camera = Camera.from_fov(60.0, 96, 64).moved(forward=8.0 - distance)
@@ -91,7 +97,7 @@ def wall(memory: ViewMemory, distance: float, provenance: str = "observed") -> N
 
 
 def test_finer_samples_take_the_place_of_coarse_surfels() -> None:
-    memory = ViewMemory(SMALL)
+    memory = ViewMemory(FINE)
     wall(memory, 8.0)
     coarse = memory.surfels.radii.max()
     wall(memory, 2.6)
@@ -109,7 +115,7 @@ def test_finer_samples_take_the_place_of_coarse_surfels() -> None:
 
 def test_much_finer_and_worse_samples_leave_coarse_surfels() -> None:
     for distance, provenance in ((0.5, "observed"), (2.6, "generated")):
-        memory = ViewMemory(SMALL)
+        memory = ViewMemory(FINE)
         wall(memory, 8.0)
         count, coarse = len(memory.surfels), memory.surfels.radii.max()
         wall(memory, distance, provenance)

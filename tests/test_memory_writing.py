@@ -41,6 +41,18 @@ def test_what_was_seen_from_elsewhere_is_mostly_not_new(walk: list[Camera]) -> N
     assert len(memory.surfels) - before < 0.3 * before
 
 
+def test_walking_the_same_way_again_maps_next_to_nothing_anew(walk: list[Camera]) -> None:
+    """Each time from a little beside: tiles do not fit those of the time before."""
+    memory, sizes = remember(walk[:4]), []
+    for lap in range(3):
+        sway = np.random.default_rng(lap).uniform(-1.0, 1.0, (4, 2)) * [0.05, 2.0]
+        for camera, (right, yaw) in zip(walk, sway.tolist(), strict=False):
+            nudged = camera.moved(right=right, yaw_degrees=yaw)
+            memory.write(*photograph(nudged), nudged)
+        sizes.append(len(memory.surfels))
+    assert sizes[1] <= 1.03 * sizes[0] and sizes[2] <= 1.01 * sizes[1], sizes
+
+
 def test_observers_are_those_that_truly_see(walk: list[Camera], walked: ViewMemory) -> None:
     """Surfels against rays cast at their centres, for every pair of surfel and view."""
     surfels = walked.surfels

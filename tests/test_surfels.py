@@ -420,9 +420,9 @@ def plane_depth(camera: Camera, normal: np.ndarray, distance: float) -> np.ndarr
         return np.where(slope > 1e-9, distance / slope, np.inf).astype(np.float32)
 
 
-def samples_of(camera: Camera, depth: np.ndarray, side: int = 128) -> Samples:
+def samples_of(camera: Camera, depth: np.ndarray, side: int = 128, detail: float = 0.0) -> Samples:
     rgb = np.full((*depth.shape, 3), 0.5, np.float32)
-    return sample_view(make_view(rgb, depth, camera, "observed"), side)
+    return sample_view(make_view(rgb, depth, camera, "observed"), side, detail)
 
 
 @given(tilt=st.floats(0.0, 60.0), turn=st.floats(0.0, 360.0), distance=st.floats(0.5, 50.0))
@@ -444,6 +444,27 @@ def test_radius_by_hand() -> None:
     camera = Camera.from_fov(90.0, 48, 32)
     samples = samples_of(camera, np.full((32, 48), 3.0, np.float32), side=24)
     np.testing.assert_allclose(samples.radii, 1.1 * 0.5 * math.sqrt(2) * 0.25, rtol=1e-5)
+
+
+def test_near_walls_take_fewer_surfels_that_cover_them() -> None:
+    """A wall at 0.5 m, cells of 42 mm: blocks of 2x2 have a radius of 65 mm, of 4x4 of 130 mm."""
+    camera = Camera.from_fov(90.0, 48, 32)
+    samples = samples_of(camera, np.full((32, 48), 0.5, np.float32), side=24, detail=0.1)
+    assert len(samples) == 12 * 8
+    np.testing.assert_allclose(samples.radii, 1.1 * math.sqrt(2) * 0.5 * 2 / 24, rtol=1e-5)
+    corners = np.stack(np.meshgrid(np.linspace(-0.49, 0.49, 40), np.linspace(-0.32, 0.32, 40)), -1)
+    away = np.linalg.norm(corners.reshape(-1, 1, 2) - samples.points[:, :2], axis=2)
+    assert (away <= samples.radii).any(1).all()
+
+
+def test_blocks_are_split_where_depth_steps() -> None:
+    """The step lies in the middle of a column of blocks, which falls into single cells."""
+    camera = Camera.from_fov(90.0, 48, 32)
+    depth = np.full((32, 48), 0.5, np.float32)
+    depth[:, 22:] = 0.53
+    samples = samples_of(camera, depth, side=24, detail=0.1)
+    assert len(samples) == 11 * 8 + 2 * 16
+    assert set(samples.depths.round(4).tolist()) == {np.float32(0.5), np.float32(0.53)}
 
 
 @pytest.mark.parametrize("size", [(128, 72), (768, 432)])

@@ -18,7 +18,7 @@ import scenegen
 from renderers import SceneError
 from scenegen import outpaint
 from scenegen.export import DepthView
-from scenegen.world.grow import Choice
+from scenegen.world.grow import Choice, choice_of
 from scenegen.world.replay import in_box, replay, surfaces
 from scenegen.world.world import World
 
@@ -376,11 +376,12 @@ def test_a_world_in_a_read_only_place_can_be_looked_at_and_not_edited(
 def test_what_was_chosen_for_a_step_can_be_explained_later(world: World) -> None:
     """The stored choice is the one that the memory gives again, as it was then."""
     stored = world.steps[2].info["retrieved"]
-    assert set(stored) == {"view_ids", "coverage", "gains", "votes", "reasons"}
+    assert set(stored) == {"view_ids", "coverage", "gains", "votes", "reasons", "asked"}
     again = world.recall_step(2)
     assert again.choice == world.recall_step(2).choice
     assert list(again.choice.view_ids) == stored["view_ids"]
     assert set(again.choice.reasons) == {0, 1}  # what was there before step 2
+    assert again.choice.asked == stored["asked"] == 2
     fresh = recall_afresh(world, 2)
     assert fresh == again.choice
     world.forget(1)
@@ -393,7 +394,7 @@ def test_what_was_chosen_for_a_step_can_be_explained_later(world: World) -> None
 def recall_afresh(world: World, step: int) -> Choice:
     then = replay(world._store, world.journal.path(step - 1), world.journal.seals)
     hit = then.memory.retrieve([world.steps[step].camera], k=4)
-    return Choice(hit.view_ids, hit.coverage, hit.gains, hit.votes, hit.reasons)
+    return choice_of(hit)
 
 
 def test_what_feeds_the_outpainter_is_what_is_stored(

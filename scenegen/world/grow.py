@@ -17,7 +17,7 @@ from scenegen.fields import regions
 from scenegen.stopping import checkpoint
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
 from scenegen.world.arrays import StepData
-from spatial_memory import ViewMemory
+from spatial_memory import Retrieval, ViewMemory
 
 COVERED = 0.7
 """A pixel is known where the world's opacity is at least this."""
@@ -29,6 +29,8 @@ THIN_PX = 2
 """That is done so far from a hole, in pixels."""
 MIN_HOLE = 0.001
 """A view with a smaller unknown share is skipped, 0 to 1."""
+OTHERS = 8
+"""So many views that were not taken are kept with a step, and why."""
 RETRIEVED = 4
 """Past views used as context (K)."""
 SKY_FROM = 0.6
@@ -88,7 +90,9 @@ class Choice:
     votes: tuple[float, ...]
     """Evidence for each on its own."""
     reasons: dict[int, str]
-    """For every view held: why it was taken or not."""
+    """Why each was taken, and why not up to OTHERS more, those that show most of the view."""
+    asked: int
+    """Views that the memory held."""
 
 
 def remembered(memory: ViewMemory, view: Look) -> Choice:
@@ -97,7 +101,13 @@ def remembered(memory: ViewMemory, view: Look) -> Choice:
     The evidence counts the whole view, not only its hole: next to nothing is mapped in a hole.
     """
     hit = memory.retrieve([view.camera], k=RETRIEVED)
-    return Choice(hit.view_ids, hit.coverage, hit.gains, hit.votes, hit.reasons)
+    return choice_of(hit)
+
+
+def choice_of(hit: Retrieval) -> Choice:
+    """What is kept of a retrieval: as much for a thousand views as for ten."""
+    reasons = hit.main_reasons(OTHERS)
+    return Choice(hit.view_ids, hit.coverage, hit.gains, hit.votes, reasons, len(hit.candidates))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from scenegen.world.world import World
 
 MEGABYTE = 1e6
+PIXEL = 4 * 3 + 4 + 1
+"""Bytes of a pixel: colour, depth, mask."""
 
 
 def memory_json(world: World) -> dict[str, Any]:
@@ -22,16 +24,16 @@ def memory_json(world: World) -> dict[str, Any]:
     steps = {step.id: step for step in world.steps}
     views, size = [], sum(column.nbytes for column in memory.surfels.arrays().values())
     for view_id in memory.views:
-        view = memory.views[view_id]
-        size += view.rgb.nbytes + view.depth.nbytes + view.known.nbytes
+        camera = steps[view_id].camera  # and not the view itself: its pixels need not be read
+        size += PIXEL * camera.width * camera.height
         views.append(
             {
                 "id": view_id,
-                "provenance": view.provenance,
+                "provenance": memory.views.provenance(view_id),
                 "step": steps[view_id].id,
-                "width": view.camera.width,
-                "height": view.camera.height,
-                "position": view.camera.center.tolist(),
+                "width": camera.width,
+                "height": camera.height,
+                "position": camera.center.tolist(),
                 "surfels": seen[view_id].surfels,
                 "alone": seen[view_id].alone,
                 "pinned": view_id in memory.pinned,

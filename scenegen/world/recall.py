@@ -51,7 +51,7 @@ class Recall:
         chosen = self.choice.view_ids
         lines = [
             f"{self.title}: {self.look.hole_share:.1%} of it is unknown",
-            f"chosen: {len(chosen)} of {len(self.choice.reasons)} views, "
+            f"chosen: {len(chosen)} of {self.choice.asked} views, "
             f"which have seen {self.choice.coverage:.0%} of it",
         ]
         votes = (f"; {vote:,.1f} votes" for vote in self.choice.votes)
@@ -91,7 +91,7 @@ def recall(
     """
     choice = remembered(memory, view) if choice is None else choice
     shown = shares_shown(memory, view.camera)
-    rest = shown.keys() - set(choice.view_ids)
+    rest = (shown.keys() & choice.reasons.keys()) - set(choice.view_ids)
     best = sorted(rest, key=lambda view_id: (-shown[view_id], view_id))[:MAX_OTHERS]
     others = tuple(view_id for view_id in best if shown[view_id] >= MIN_SHOWN)
     return Recall(
@@ -108,17 +108,22 @@ def as_info(choice: Choice) -> dict[str, Any]:
     """A choice as the journal keeps it: plain values, the same before and after a reopen."""
     lists = {name: list(getattr(choice, name)) for name in ("view_ids", "gains", "votes")}
     reasons = {str(view_id): reason for view_id, reason in choice.reasons.items()}
-    return {**lists, "coverage": choice.coverage, "reasons": reasons}
+    return {**lists, "coverage": choice.coverage, "reasons": reasons, "asked": choice.asked}
 
 
 def from_info(info: Mapping[str, Any]) -> Choice:
-    """Inverse of :func:`as_info`; worlds of format 1 kept neither gains nor votes."""
+    """Inverse of :func:`as_info`; worlds of format 1 kept neither gains nor votes.
+
+    Without a number of views asked there is a reason for each of them.
+    """
+    reasons = {int(view_id): reason for view_id, reason in info["reasons"].items()}
     return Choice(
         tuple(info["view_ids"]),
         info["coverage"],
         tuple(info.get("gains", ())),
         tuple(info.get("votes", ())),
-        {int(view_id): reason for view_id, reason in info["reasons"].items()},
+        reasons,
+        info.get("asked", len(reasons)),
     )
 
 

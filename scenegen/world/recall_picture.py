@@ -52,7 +52,7 @@ def draw_recall(recall: Recall) -> Float[Tensor, "h w 3"]:
     """Draw it: sRGB, 0 to 1, WIDTH pixels wide."""
     inner = WIDTH - 2 * MARGIN
     chosen, choice = recall.choice.view_ids, recall.choice
-    of_all = f"{len(chosen)} of {len(choice.reasons)} views are chosen"
+    of_all = f"{len(chosen)} of {choice.asked} views are chosen"
     summary = (
         f"{recall.look.hole_share:.1%} of it is unknown. {of_all}; together they have seen "
         f"{choice.coverage:.0%} of it."
