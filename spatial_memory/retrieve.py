@@ -61,7 +61,8 @@ class Retrieval:
         if not isinstance(self.candidates, Candidates):
             return {}
         places = np.searchsorted(self.candidates.ids, self.candidates.foremost(others))
-        return {each.view_id: each.reason for each in map(self.candidates.__getitem__, places)}
+        few = map(self.candidates.__getitem__, places.tolist())
+        return {each.view_id: each.reason for each in few}
 
 
 @dataclass(frozen=True)
