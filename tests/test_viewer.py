@@ -333,6 +333,26 @@ def test_browser_is_asked_again_only_when_it_has_answered(monkeypatch: pytest.Mo
     assert client.camera.fov == pytest.approx(0.7, abs=1e-4)
 
 
+def test_hidden_tab_is_not_taken_for_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It draws once a second or not at all; what it says soon after a move counts."""
+    clock = 100.0
+    monkeypatch.setattr(awake.time, "monotonic", lambda: clock)
+    keeper, client, took = awake.KeepAwake(), someone(7), []
+    keeper.watch(client, took.append)
+    (heard,) = client.camera.on_update.call_args.args
+    clock += awake.ARRIVING + 1.0
+    keeper.pulse(clock)
+    keeper.pulse(clock + 6.0)
+    heard(client.camera)
+    assert took == []
+    client.camera.position = np.array([0.0, 0.0, 0.1])
+    heard(client.camera)
+    keeper.pulse(clock + 0.5)
+    clock += 0.75
+    heard(client.camera)
+    assert took == [0.25]
+
+
 def drawn_by(pace: Pace, seconds_per_million: float, pictures: int = 60) -> list[int]:
     """What a browser is given that takes so long per splat, and 20 ms for everything else."""
     given = [pace.given]

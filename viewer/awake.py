@@ -28,20 +28,25 @@ NUDGE = 5e-5
 """By how much the lens is changed, in radians: a fiftieth of a pixel at the picture's edge. viser
 does not send less."""
 
+ARRIVING, MOVING = 15.0, 1.0
+"""So long after coming, and after a move, a browser's answer tells how fast it draws, in seconds.
+Later the tab may be hidden: then browsers hardly draw at all."""
+
 
 @dataclass
 class _Visitor:
     camera: viser.CameraHandle
     marker: viser.FrameHandle
     moved: float
+    came: float
     answered: Callable[[float], None]
     place: np.ndarray
     asked: float | None = None
     """When it was asked; None when it has answered."""
     lens: float = 0.0
     """The field of view that the answer will carry, in radians."""
-    late: bool = False
-    """Whether the wait for that answer has been reported already."""
+    told: bool = False
+    """Whether that answer tells nothing, or has been told as late already."""
 
 
 class KeepAwake:
@@ -62,7 +67,7 @@ class KeepAwake:
         now = time.monotonic()
         with self._lock:
             self._visitors[client.client_id] = _Visitor(
-                client.camera, marker, now, answered, place_of(client.camera)
+                client.camera, marker, now, now, answered, place_of(client.camera)
             )
         client.camera.on_update(self._heard)
 
@@ -86,12 +91,13 @@ class KeepAwake:
             if visitor.asked is None:
                 lens = float(visitor.camera.fov)
                 visitor.lens = lens - NUDGE if visitor.lens > lens else lens + NUDGE
-                visitor.asked, visitor.late = now, False
+                visitor.asked = now
+                visitor.told = now - visitor.came > ARRIVING and now - visitor.moved > MOVING
                 visitor.camera.fov = visitor.lens
             elif abs(float(visitor.camera.fov) - visitor.lens) > 10 * NUDGE:
                 visitor.asked = None  # the visitor was given another lens meanwhile
-            elif now - visitor.asked >= LATE and not visitor.late:
-                visitor.late = True
+            elif now - visitor.asked >= LATE and not visitor.told:
+                visitor.told = True
                 visitor.answered(now - visitor.asked)
             # Any scene message draws a picture; this one moves a node that is never seen.
             visitor.marker.position = (0.0, 0.0, 1.0 - visitor.marker.position[2])
@@ -113,7 +119,7 @@ class KeepAwake:
             if (asked := visitor.asked) is None or abs(camera.fov - visitor.lens) > 0.1 * NUDGE:
                 return
             visitor.asked = None
-        if not visitor.late:
+        if not visitor.told:
             visitor.answered(now - asked)
 
 
