@@ -176,7 +176,7 @@ def export(
 ) -> None:
     """Write a world for other programs: splats, a mesh or a collider, by the suffix.
 
-    Splats: .ply .spz .compressed.ply .splat .splats.glb; meshes: .glb .obj .mesh.ply; for physics:
+    Splats: .ply .spz .compressed.ply .splat .splats.glb .html; meshes: .glb .obj .mesh.ply; physics:
     .collider.glb.
 
     Args:

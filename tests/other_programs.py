@@ -129,11 +129,13 @@ const scene = new THREE.Scene();
 const camera = new THREE.PerspectiveCamera(fov, innerWidth / innerHeight, 0.05, 100);
 renderer.setSize(innerWidth, innerHeight);
 document.body.appendChild(renderer.domElement);
+"""
+_DRAWN = """
 renderer.setAnimationLoop(() => {
   renderer.render(scene, camera);
   window.frames_drawn = ++frames;
 });
-"""
+"""  # begun once all is loaded, so that a slow machine takes no picture of nothing
 _WEBGL = """
 import * as THREE from "three";
 const renderer = new THREE.WebGLRenderer({antialias: false, preserveDrawingBuffer: true});
@@ -194,9 +196,9 @@ app.assets.add(asset);
 app.assets.load(asset);
 """
 _BODIES = {
-    "spark": _WEBGL + _THREE + _SPARK,
-    "three": _WEBGL + _THREE + _LOADED,
-    "three splats": _LOADED_SPLATS,
+    "spark": _WEBGL + _THREE + _SPARK + _DRAWN,
+    "three": _WEBGL + _THREE + _LOADED + _DRAWN,
+    "three splats": _LOADED_SPLATS + _DRAWN,
     "playcanvas": _PLAYCANVAS,
 }
 """What each program is told; "three" shows meshes, the others splats."""
