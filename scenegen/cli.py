@@ -176,8 +176,8 @@ def export(
 ) -> None:
     """Write a world for other programs: splats, a mesh or a collider, by the suffix.
 
-    Splats: .ply .spz .compressed.ply .splat .splats.glb .html; meshes: .glb .obj .mesh.ply; physics:
-    .collider.glb.
+    Splats: .ply .spz .compressed.ply .splat .splats.glb .html; meshes: .glb .obj .mesh.ply; for
+    physics: .collider.glb.
 
     Args:
         world: Folder of the world.

@@ -200,6 +200,33 @@ def test_the_number_of_triangles_is_bounded(limit: int) -> None:
 
 
 @needs_open3d
+def test_a_distant_wall_does_not_make_polygons_of_what_is_near(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A board at 1 m fills a quarter of the view, a wall at 9 m the rest: near has its own voxels.
+
+    One pixel is 1 / 277 m wide at the board, so its voxels may be 7 mm; triangles are scarce.
+    """
+    camera = Camera.from_fov(60, 320, 240)
+    depth = torch.full((240, 320), 9.0)
+    depth[:120, :160] = 1.0
+    view = DepthView(torch.full((240, 320, 3), 0.5), depth, camera)
+    with caplog.at_level(logging.INFO, "scenegen"):
+        mesh = mesh_from_depth([view], max_triangles=8000)
+    sizes = [float(m.split("voxels of ")[1].split()[0]) for m in caplog.messages]
+    assert len(sizes) == 2 and sizes[0] < 0.02 < 0.06 < sizes[1]
+    z = np.asarray(mesh.vertices)[:, 2]
+    near, far = np.abs(z - 1) < 0.01, np.abs(z - 9) < 0.05
+    assert (near | far).all() and near.sum() > 1000 and far.sum() > 500
+    assert 2000 < len(mesh.faces) <= 8000
+    assert len(_colors(mesh)) == len(mesh.vertices)
+    board = (159 / 277.1) * (119 / 277.1)
+    assert mesh.submesh([np.flatnonzero(near[mesh.faces].all(1))])[0].area == pytest.approx(
+        board, rel=0.1
+    )
+
+
+@needs_open3d
 def test_impossible_meshes_are_refused() -> None:
     view = three_views()[0]
     sky = DepthView(view.rgb, torch.full_like(view.depth, torch.inf), view.camera)

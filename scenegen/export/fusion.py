@@ -62,13 +62,18 @@ def voxel_and_blocks(
                 fix="use larger voxels, such as 0.05, or leave the size out",
             )
         return voxel, blocks
-    width = [s.depth[s.depth > 0] / s.camera.px_from_cam[0, 0].item() for s in sheets]
-    size = max(VOXEL_PIXELS * torch.cat(width).median().item(), smallest)
+    size = max(fine_voxel(sheets), smallest)
     # Larger voxels lose what is beyond the limit at once; simplifying a large mesh takes minutes.
     limit = min(BLOCKS_MAX, max(64, max_triangles // TRIANGLES_PER_BLOCK))
     while len(blocks := _blocks(sheets, points, size, limit)) > limit:
         size *= min(2.0, max(1.05, (len(blocks) / limit) ** 0.5))
     return size, blocks
+
+
+def fine_voxel(sheets: Sequence[Sheet]) -> float:
+    """The voxel edge at which details of half the surface survive, in metres."""
+    width = [s.depth[s.depth > 0] / s.camera.px_from_cam[0, 0].item() for s in sheets]
+    return VOXEL_PIXELS * torch.cat(width).median().item()
 
 
 def _blocks(

@@ -11,20 +11,26 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import UInt8, UInt16
+from torch import Tensor
 from trimesh.exchange.gltf import export_glb
 from trimesh.exchange.obj import export_obj
 from trimesh.exchange.ply import export_ply
 from trimesh.graph import connected_component_labels
 from trimesh.visual import ColorVisuals
 
+from renderers.errors import SceneError
 from scenegen import __version__
 from scenegen.export.atomic import atomic_write
 from scenegen.export.colors import linear_from_srgb
-from scenegen.export.fusion import fuse, open3d, voxel_and_blocks
+from scenegen.export.fusion import fine_voxel, fuse, open3d, voxel_and_blocks
 from scenegen.export.progress import progress
-from scenegen.export.sheets import DepthView, Sheet, no_surface, sheets_of
+from scenegen.export.sheets import DepthView, Sheet, no_surface, sheets_of, shells_of
 
 logger = logging.getLogger("scenegen")
+
+COARSE = 1.5
+"""Where voxels would have to be so many times as large as they should be for want of triangles,
+near and far are fused apart: one distant wall must not make polygons of what is near."""
 
 
 def mesh_from_depth(
@@ -56,11 +62,41 @@ def mesh_from_depth(
     """
     sheets = sheets_of(views)
     size, blocks = voxel_and_blocks(sheets, voxel, max_triangles)
+    if voxel is None and size > COARSE * fine_voxel(sheets):
+        return _joined(shells_of(views, sheets), max_triangles, min_triangles)
+    return _fused(sheets, size, blocks, max_triangles, min_triangles)
+
+
+def _fused(
+    sheets: Sequence[Sheet], size: float, blocks: Tensor, max_triangles: int, min_triangles: int
+) -> trimesh.Trimesh:
     mesh = _clean(*fuse(sheets, size, blocks), sheets, size, min_triangles)
     if len(mesh.faces) > max_triangles:
         mesh = _simplified(mesh, max_triangles)
     logger.info("mesh: %d triangles, voxels of %.3g m", len(mesh.faces), size)
     return mesh
+
+
+def _joined(
+    shells: Sequence[Sequence[Sheet]], max_triangles: int, min_triangles: int
+) -> trimesh.Trimesh:
+    """Near and far parts, each with voxels of its own size and its share of the triangles."""
+    meshes, nothing = [], no_surface("no part of the scene has a surface")
+    share = max_triangles // len(shells)
+    for sheets in shells:
+        try:
+            size, blocks = voxel_and_blocks(sheets, None, share)
+            meshes.append(_fused(sheets, size, blocks, share, min_triangles))
+        except SceneError as error:  # a part may be empty, but not all of them
+            nothing = error
+    if not meshes:
+        raise nothing
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    return _mesh(
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([m.faces + at for m, at in zip(meshes, starts, strict=False)]),
+        np.concatenate([_srgb(mesh)[:, :3] / 255.0 for mesh in meshes]),
+    )
 
 
 def write_glb(path: str | Path, mesh: trimesh.Trimesh) -> None:

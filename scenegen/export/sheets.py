@@ -16,6 +16,10 @@ from scenegen.export.progress import progress
 
 FAR_MEDIANS = 10.0
 """Surfaces beyond this many median depths are left out: a pixel there is many voxels wide."""
+SHELLS = (0.4, 1.5)
+"""Median depths between parts of a deep scene that are fused with voxels of their own size."""
+OVERLAP = 0.9
+"""A part begins at this share of the depth where the one before it ends, so that no gap opens."""
 BEND_MAX = 0.05
 """Change of disparity slope over disparity, per pixel, above which a pixel is at a depth edge.
 Planes are linear in disparity, however steep, so the ground towards the horizon passes."""
@@ -123,6 +127,25 @@ def sheets_of(views: Sequence[DepthView]) -> list[Sheet]:
         _sheet(view, torch.where(depth <= far, depth, 0.0))
         for view, depth in zip(progress(views, "finding surfaces"), depths, strict=True)
     ]
+
+
+def shells_of(views: Sequence[DepthView], sheets: Sequence[Sheet]) -> list[list[Sheet]]:
+    """The same pixels in parts, near to far, that meet and overlap a little: see SHELLS.
+
+    Args:
+        views: As for :func:`sheets_of`.
+        sheets: What it made of them.
+    """
+    median = torch.cat([sheet.depth[sheet.depth > 0] for sheet in sheets]).median()
+    parts = []
+    for low, high in zip((0.0, *SHELLS), (*SHELLS, torch.inf), strict=True):
+        depths = [
+            torch.where((s.depth > OVERLAP * low * median) & (s.depth <= high * median), s.depth, 0)
+            for s in sheets
+        ]
+        part = [_sheet(v, d) for v, d in zip(views, depths, strict=True) if (d > 0).any()]
+        parts += [part] if part else []
+    return parts
 
 
 def depth_edges(disparity: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
