@@ -43,7 +43,7 @@ from spatial_memory import MemoryConfig
 BASELINE = Path(__file__).parent / "baseline" / "memory.json"
 K = 4
 """Views that are asked for."""
-FEW_SURFELS = MemoryConfig(surfel_side=60)
+FEW_SURFELS = MemoryConfig(surfel_side=60, detail=0.0)
 """With this 200 views make about 100,000 surfels."""
 VMEM_VIEWS = 1000
 """VMem's rule is run with so many views at most: each makes it index all surfels anew."""
