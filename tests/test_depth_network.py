@@ -30,8 +30,9 @@ from scenegen.geometry.fast_branch import (
     pretrained_branch,
     square_image,
 )
-from scenegen.geometry.weights import load_depth_network, pack_depth_network, read_card
+from scenegen.geometry.weights import load_depth_network, pack_depth_network
 from scenegen.models.onnx import onnx_session
+from scenegen.models.weights import read_card
 
 TINY = DepthLayout(width=24, heads=2, depth=4, positions=4, fusion=8, head=8)
 NO_BACKBONE = missing_backbone()

@@ -17,7 +17,8 @@ import torch
 from renderers import Camera, SceneError
 from scenegen.fields import normalised
 from scenegen.geometry.dpt import DepthLayout, DepthNetwork, DepthPrediction, outline_image
-from scenegen.geometry.weights import load_depth_network, read_card
+from scenegen.geometry.weights import load_depth_network
+from scenegen.models.weights import read_card
 from scenegen.training import drawing, train_depth
 from scenegen.training.__main__ import main
 from scenegen.training.boxes import BoxWorld

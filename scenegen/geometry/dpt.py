@@ -10,7 +10,7 @@ second branch, trained on its own, whose answer is averaged in where the scene i
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -285,8 +285,3 @@ def outline_image(
     """The image at the size of the output, for its outlines."""
     size = (SCALE * rows, SCALE * columns)
     return interpolate(rgb, size, mode="bilinear", antialias=True, align_corners=False)
-
-
-def layout_fields(layout: DepthLayout) -> dict[str, int]:
-    """The sizes as plain data, for files."""
-    return asdict(layout)

@@ -6,8 +6,9 @@ The original multiplies by sqrt(2) after each activation and clamps at 256: here
 of the weights, which is the same (the activation is positively homogeneous), and nothing is
 clamped.
 
-The side branch sees what the original cannot: the composite of past views, where it holds, and the
-geometry. Its last convolutions start at zero, so that an untrained branch changes nothing.
+The side branch sees what the original cannot: the geometry (:mod:`scenegen.outpaint.sides`). Its
+last convolutions start at zero, so that an untrained branch changes nothing. What past views show
+needs no input of its own: it is part of the known picture.
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ DEEPEST = 128
 """Sides of pictures are multiples of this."""
 WIDTH = 512
 """Channels from level 64 on; each level above has half as many."""
-SIDE_INPUTS = 12
-"""Channels of the side inputs: composite (3), its validity, log depth, whether that is known,
-normals (3), rays (3)."""
+SIDE_INPUTS = 8
+"""Channels of the side inputs: log depth, whether that is known, normals (3), rays (3)."""
 SIDE_LEVELS = {512: 16, 256: 24, 128: 32, 64: 48, 32: 64}
 """Levels that the side branch reaches, and its channels there."""
 SLOPE = 0.2
@@ -190,7 +190,7 @@ class OutpaintNetwork(nn.Module):
         self,
         rgb: Float[Tensor, "b 3 h w"],
         known: Float[Tensor, "b 1 h w"],
-        side: Float[Tensor, "b 12 h w"] | None = None,
+        side: Float[Tensor, "b 8 h w"] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Fill a batch.
 

@@ -2,6 +2,7 @@
 
     python -m scenegen.training depth --out trained            # the whole recipe, resumable
     python -m scenegen.training depth --smoke --out /tmp/smoke # all of it in small, in minutes
+    python -m scenegen.training outpaint --out trained/outpaint --photos FOLDER
 
 Names load on first use (PEP 562), so that importing the package stays cheap.
 """
@@ -12,14 +13,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scenegen.training.outpaint_recipe import OutpaintRecipe
+    from scenegen.training.outpaint_running import train_outpaint
     from scenegen.training.recipe import DepthRecipe
     from scenegen.training.running import train_depth
 
 _HOME = {
     "DepthRecipe": "scenegen.training.recipe",
+    "OutpaintRecipe": "scenegen.training.outpaint_recipe",
     "train_depth": "scenegen.training.running",
+    "train_outpaint": "scenegen.training.outpaint_running",
 }
-__all__ = ["DepthRecipe", "train_depth"]
+__all__ = ["DepthRecipe", "OutpaintRecipe", "train_depth", "train_outpaint"]
 
 
 def __getattr__(name: str) -> Any:

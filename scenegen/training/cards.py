@@ -20,8 +20,9 @@ NAME = "depth"
 """Name of the exported files."""
 STARTS = {"dinov2-s": "DINOv2 ViT-S/14", "fastdepth": "FastDepth"}
 """Models that the branches start from, and what they are called."""
-
-_PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
+UNTRAINED = "random weights"
+"""What a card says where nothing was started from."""
+PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "boxes": (),
     "room": (
         ("sweethome3d-furniture", "CC0-1.0, CC-BY-3.0 and CC-BY-3.0-US, by library"),
@@ -31,6 +32,7 @@ _PACKAGES: dict[str, tuple[tuple[str, str], ...]] = {
         ("supertuxkart-data", "per file, from its debian/copyright: CC0, CC-BY, CC-BY-SA, GPL"),
     ),
 }
+"""Debian packages that each kind of world is drawn from, and their licences."""
 
 
 def export(
@@ -60,7 +62,7 @@ def export(
         "name": NAME,
         "made_with": f"scenegen-worlds {__version__}",
         "licence": "Apache-2.0",
-        "started_from": [_origin(name) for name in STARTS] if pretrained else "random weights",
+        "started_from": [origin(*each) for each in STARTS.items()] if pretrained else UNTRAINED,
         "stage": stage,
         "seed": recipe.seed,
         "recipe": asdict(recipe),
@@ -68,14 +70,22 @@ def export(
         "quality_in_held_out_worlds": quality,
         "warning": "a smoke run: worth nothing" if recipe.smoke else "",
     }
-    data, card = pack_depth_network(network, about)
     path = folder / f"{NAME}.safetensors"
+    write_network(path, *pack_depth_network(network, about))
+    return path
+
+
+def write_network(path: Path, data: bytes, card: str) -> None:
+    """Write weights and card.
+
+    Raises:
+        SceneError: The disk refuses.
+    """
     # The card goes last: until it is there, the weights do not match the old one and are refused.
     with atomic_write(path) as part:
         part.write_bytes(data)
     with atomic_write(path.with_suffix(".json")) as part:
         part.write_text(card)
-    return path
 
 
 def data_list(notes: list[FrameNote], recipe: DepthRecipe) -> list[dict[str, Any]]:
@@ -90,8 +100,8 @@ def data_list(notes: list[FrameNote], recipe: DepthRecipe) -> list[dict[str, Any
             "held_out_frames": sum(note.held_out for note in mine),
             "worlds": worlds if kind == "track" else len(worlds),
             "packages": [
-                {"name": name, "version": _version(name), "licence": licence}
-                for name, licence in _PACKAGES[kind]
+                {"name": name, "version": package_version(name), "licence": licence}
+                for name, licence in PACKAGES[kind]
             ],
         }
         if kind == "track":
@@ -100,10 +110,16 @@ def data_list(notes: list[FrameNote], recipe: DepthRecipe) -> list[dict[str, Any
     return found
 
 
-def _origin(name: str) -> dict[str, str]:
+def origin(name: str, title: str) -> dict[str, str]:
+    """What a card says of a model that a network started from.
+
+    Args:
+        name: Name in the registry.
+        title: What people call it.
+    """
     model = models.find_model(name)
     return {
-        "name": STARTS[name],
+        "name": title,
         "package": f"{model.package} {model.version}",
         "sha256": model.sha256,
         "licence": model.licence,
@@ -111,7 +127,7 @@ def _origin(name: str) -> dict[str, str]:
     }
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
     """Installed version of a Debian package, as far as this machine can tell."""
     command = ["dpkg-query", "--show", "--showformat=${Version}", package]
     try:

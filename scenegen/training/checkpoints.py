@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from renderers import SceneError
+from scenegen.training.outpaint_recipe import OutpaintRecipe
+from scenegen.training.recipe import DepthRecipe, Device
 
 
 @dataclass(eq=False)
@@ -69,6 +71,48 @@ class TrainingState:
                         self.optimizer.state[value] = {"step": step, **moments}
                 except (KeyError, RuntimeError) as error:
                     raise _damaged(path, f"{name}: {error}") from error
+
+
+def claim_folder(folder: Path, recipe: DepthRecipe | OutpaintRecipe, resume: bool) -> None:
+    """Make a folder that of a recipe.
+
+    Args:
+        folder: New, empty, or with ``resume`` that of a training.
+        recipe: How it is trained; written there.
+        resume: Whether the folder may hold a training of the same recipe.
+
+    Raises:
+        SceneError: It holds one, or one of another recipe.
+    """
+    settings = folder / "recipe.json"
+    mine = json.dumps(asdict(recipe), indent=2, default=str)
+    if settings.exists() and not resume:
+        raise SceneError(
+            f"{folder} holds a training already",
+            why="without --resume a training starts in a new folder",
+            fix="add --resume to go on with it, or choose another --out",
+        )
+    if settings.exists() and settings.read_text() != mine:
+        raise SceneError(
+            f"{folder} holds a training of another recipe",
+            why=f"its recipe is {settings}",
+            fix="give the same options as before, or choose another --out",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    settings.write_text(mine)
+
+
+def chosen_device(wish: Device) -> str:
+    """Name of the device to train on, cuda or cpu.
+
+    Raises:
+        SceneError: A GPU is asked for, and there is none.
+    """
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise SceneError(
+            "cannot train on the GPU", why="torch sees no CUDA device", fix="use --device cpu"
+        )
+    return "cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def load_average(network: nn.Module, path: Path) -> None:

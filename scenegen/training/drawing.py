@@ -12,7 +12,7 @@ from renderers import SceneError
 from scenegen.training.boxes import BoxWorld
 from scenegen.training.frames import FrameNote, has_frame, write_frame
 from scenegen.training.furniture import missing_furniture
-from scenegen.training.gl import GlRenderer, missing_gl
+from scenegen.training.gl import GlRenderer, SceneRenderer, missing_gl
 from scenegen.training.lens import develop, jpeg
 from scenegen.training.licences import Licences
 from scenegen.training.progress import Deadline, Progress
@@ -74,14 +74,12 @@ def plan_visits(recipe: DepthRecipe) -> list[Visit]:
     return found
 
 
-def check_data(recipe: DepthRecipe) -> None:
-    """Make sure that what a recipe draws is here.
+def check_data() -> None:
+    """Make sure that what rooms and tracks are drawn from is here.
 
     Raises:
         SceneError: A package is missing.
     """
-    if recipe.smoke:
-        return
     missing = [why for why in (missing_gl(), missing_tracks(), missing_furniture()) if why]
     if missing:
         raise SceneError(
@@ -98,9 +96,12 @@ def draw_frames(recipe: DepthRecipe, folder: Path, deadline: Deadline) -> Iterat
     Raises:
         SceneError: Data are missing, or the disk refuses.
     """
-    check_data(recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    enter = _smoke_worlds(recipe) if recipe.smoke else _real_worlds(recipe)
+    if recipe.smoke:
+        enter = smoke_worlds(recipe.seed, recipe.sides)
+    else:
+        check_data()
+        enter = real_worlds(recipe.seed, recipe.gpl, GlRenderer())
     for visit in plan_visits(recipe):
         mark = folder / f"visit-{visit.number:05d}.done"
         if mark.exists():
@@ -154,24 +155,32 @@ Enter = Callable[[Visit], tuple[str, World]]
 """Builds the world of a visit; its name and the world."""
 
 
-def _smoke_worlds(recipe: DepthRecipe) -> Enter:
+def smoke_worlds(seed: int, sides: tuple[int, int]) -> Enter:
+    """Worlds of boxes, whose pictures have these sides, in pixels."""
+
     def enter(visit: Visit) -> tuple[str, World]:
-        rng = np.random.default_rng((recipe.seed, visit.number, 7))
-        return f"boxes-{visit.number}", BoxWorld(rng, recipe.sides)
+        rng = np.random.default_rng((seed, visit.number, 7))
+        return f"boxes-{visit.number}", BoxWorld(rng, sides)
 
     return enter
 
 
-def _real_worlds(recipe: DepthRecipe) -> Enter:
+def real_worlds(seed: int, gpl: bool, renderer: SceneRenderer) -> Enter:
+    """Rooms and tracks.
+
+    Args:
+        seed: Source of the random choices.
+        gpl: Whether files under the GPL are used.
+        renderer: Draws them.
+    """
     from scenegen.training.rooms import RoomWorld
 
-    renderer = GlRenderer()
-    licences = Licences(COPYRIGHT, recipe.gpl)
+    licences = Licences(COPYRIGHT, gpl)
     families = {"floor": FLOORS, "wall": WALLS, "any": ("",)}
     pictures = {name: free_textures(licences, words) for name, words in families.items()}
 
     def enter(visit: Visit) -> tuple[str, World]:
-        rng = np.random.default_rng((recipe.seed, visit.number, 7))
+        rng = np.random.default_rng((seed, visit.number, 7))
         if visit.kind == "room":
             return f"room-{visit.number}", RoomWorld(renderer, rng, pictures)
         turn = visit.number // len(ROUND)

@@ -90,7 +90,7 @@ def fit(
     while state.step < plan.steps and not end.passed():
         share = state.step / plan.steps
         for group in state.optimizer.param_groups:
-            group["lr"] = group["peak"] * _rate(state.step, plan.steps)
+            group["lr"] = group["peak"] * share_of_rate(state.step, plan.steps)
         sample = store.read(batches.of(state.step)).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             noise = torch.Generator().manual_seed(state.step)
@@ -102,7 +102,7 @@ def fit(
         nn.utils.clip_grad_norm_(list(trained.values()), MOST_NORM)
         state.optimizer.step()
         state.step += 1
-        _follow(state)
+        follow(state)
         recent.append({"loss": float(loss.detach()), **parts})
         now = time.monotonic()
         if now - said > SAY_EVERY or state.step == plan.steps:
@@ -174,14 +174,14 @@ def _optimizer(trained: dict[str, nn.Parameter], plan: StagePlan) -> torch.optim
     return torch.optim.AdamW(groups, lr=plan.rate, betas=WARY, weight_decay=DECAY)
 
 
-def _rate(step: int, steps: int) -> float:
+def share_of_rate(step: int, steps: int) -> float:
     """Share of the highest learning rate: a short rise, under half a cosine."""
     rise = max(WARM_UP * steps, min(WARM_STEPS, steps / 2))
     return min(1.0, (step + 1) / rise) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 @torch.no_grad()
-def _follow(state: TrainingState) -> None:
+def follow(state: TrainingState) -> None:
     """Move the running average towards the weights; the first steps count less."""
     keep = min(AVERAGE, (1 + state.step) / (10 + state.step))
     for name, value in state.parameters.items():

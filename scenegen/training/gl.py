@@ -10,7 +10,7 @@ import importlib.util
 import io
 import zipfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -53,6 +53,19 @@ class _Draw:
     """Where each cell begins in the index buffer, and its end."""
     low: Array
     high: Array
+
+
+@runtime_checkable  # the test-time type checker needs it
+class SceneRenderer(Protocol):
+    """What worlds are drawn by."""
+
+    def load(self, scene: Scene) -> None:
+        """Make a scene the one that is drawn."""
+        ...
+
+    def draw(self, camera: Camera, light: Light) -> tuple[Array, Array]:
+        """See :meth:`GlRenderer.draw`."""
+        ...
 
 
 class GlRenderer:

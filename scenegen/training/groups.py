@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from renderers import Camera
 from scenegen.training.boxes import BoxWorld
+from scenegen.training.gl import SceneRenderer
 from scenegen.training.light import Light
+from scenegen.training.shapes import Scene
 from scenegen.training.shots import Shot, worth_keeping
 
 Array = np.ndarray
@@ -60,11 +62,11 @@ class Shooter(Protocol):
 class Recorder:
     """Stands between a world and its renderer and remembers the light of the last picture."""
 
-    def __init__(self, renderer: Any) -> None:
+    def __init__(self, renderer: SceneRenderer) -> None:
         self.renderer = renderer
         self.light: Light | None = None
 
-    def load(self, scene: Any) -> None:
+    def load(self, scene: Scene) -> None:
         """Hand the scene on."""
         self.renderer.load(scene)
 

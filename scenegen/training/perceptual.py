@@ -54,13 +54,17 @@ class Lpips(nn.Module):
 
         Differentiable in both.
         """
-        total = one.new_zeros(len(one))
-        for number, (a, b) in enumerate(zip(self._features(one), self._features(two), strict=True)):
+        return self.between(self.features(one), self.features(two))
+
+    def between(self, one: list[Tensor], two: list[Tensor]) -> Float[Tensor, " b"]:
+        """Distance of each pair, from their features."""
+        total = one[0].new_zeros(len(one[0]))
+        for number, (a, b) in enumerate(zip(one, two, strict=True)):
             mix = self.get_buffer(f"mix{number}").to(a.dtype)
             total = total + ((a - b) ** 2 * mix).sum(1).mean((1, 2))
         return total
 
-    def _features(self, rgb: Tensor) -> list[Tensor]:
+    def features(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Each level's features, of length 1 at every pixel."""
         x, found = ((2 * rgb - 1) - self.shift) / self.scale, []
         for number, (stride, padding, pool) in enumerate(self.plan):

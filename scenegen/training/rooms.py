@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from scenegen.training import clutter
 from scenegen.training.furniture import Piece, catalogue, read_piece
-from scenegen.training.gl import GlRenderer
+from scenegen.training.gl import SceneRenderer
 from scenegen.training.light import Light, daylight, lamp_shadow, sun_shadow
 from scenegen.training.shapes import (
     QUAD_UV,
@@ -57,7 +57,7 @@ class RoomWorld:
     """A random room, and the pictures taken in it."""
 
     def __init__(
-        self, renderer: GlRenderer, rng: np.random.Generator, pictures: dict[str, list[Path]]
+        self, renderer: SceneRenderer, rng: np.random.Generator, pictures: dict[str, list[Path]]
     ) -> None:
         """Build and load a room.
 

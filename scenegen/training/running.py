@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from scenegen.geometry.dpt import DepthLayout, DepthNetwork
 from scenegen.geometry.fast_branch import missing_branch, pretrained_branch
 from scenegen.geometry.weights import load_depth_network
 from scenegen.training.cards import export
-from scenegen.training.checkpoints import is_finished, load_average
+from scenegen.training.checkpoints import chosen_device, claim_folder, is_finished, load_average
 from scenegen.training.drawing import draw_frames, plan_visits
 from scenegen.training.evaluation import Table, evaluate, mean_delta1, table_lines
 from scenegen.training.fitting import Stage, fit, plan_stage
@@ -53,7 +52,7 @@ def train_depth(
     """
     recipe = smoke_recipe(recipe) if recipe.smoke else recipe
     run = _Run(recipe, folder, Deadline(minutes))
-    run.claim(resume)
+    claim_folder(folder, recipe, resume)
     steps = {
         "render": run.render,
         "tokens": run.tokens,
@@ -76,27 +75,8 @@ class _Run:
 
     def __init__(self, recipe: DepthRecipe, folder: Path, end: Deadline) -> None:
         self.recipe, self.folder, self.end = recipe, folder, end
-        self.device = _device(recipe)
+        self.device = chosen_device(recipe.device)
         self.without = missing_backbone() or missing_branch()
-
-    def claim(self, resume: bool) -> None:
-        """Make the folder that of this recipe."""
-        settings = self.folder / "recipe.json"
-        mine = json.dumps(asdict(self.recipe), indent=2)
-        if settings.exists() and not resume:
-            raise SceneError(
-                f"{self.folder} holds a training already",
-                why="without --resume a training starts in a new folder",
-                fix="add --resume to go on with it, or choose another --out",
-            )
-        if settings.exists() and settings.read_text() != mine:
-            raise SceneError(
-                f"{self.folder} holds a training of another recipe",
-                why=f"its recipe is {settings}",
-                fix="give the same options as before, or choose another --out",
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        settings.write_text(mine)
 
     def render(self) -> Iterator[Progress]:
         if self.recipe.smoke:
@@ -236,11 +216,3 @@ def _scatter(network: DepthNetwork) -> None:
     with torch.no_grad():
         for value in (backbone.cls, backbone.cls_position, backbone.position):
             value.normal_(0, 0.5)
-
-
-def _device(recipe: DepthRecipe) -> str:
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise SceneError(
-            "cannot train on the GPU", why="torch sees no CUDA device", fix="use --device cpu"
-        )
-    return "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"

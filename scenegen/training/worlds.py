@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from scenegen.training.gl import GlRenderer
+from scenegen.training.gl import SceneRenderer
 from scenegen.training.light import daylight
 from scenegen.training.shots import Shot, aim, random_camera
 from scenegen.training.tracks import Track
@@ -29,7 +29,7 @@ class World(Protocol):
 class TrackWorld:
     """A race track, seen from around its road."""
 
-    def __init__(self, renderer: GlRenderer, track: Track) -> None:
+    def __init__(self, renderer: SceneRenderer, track: Track) -> None:
         self.renderer, self.path = renderer, track.path
         renderer.load(track.scene)
 
