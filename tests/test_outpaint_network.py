@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from test_outpaint import right_side_hidden, stripes
 
+from renderers import Camera
 from scenegen.models.onnx import missing_graph
 from scenegen.outpaint.network import (
     DEEPEST,
@@ -17,6 +19,7 @@ from scenegen.outpaint.network import (
     doubled,
     pretrained_network,
 )
+from scenegen.outpaint.sides import REACH, geometry_inputs
 from scenegen.training.perceptual import Lpips, missing_lpips
 
 needs_migan = pytest.mark.skipif(
@@ -79,6 +82,39 @@ def test_doubling_by_hand() -> None:
         torch.tensor([0.75, 1.0, 1.0, 0.75]), torch.tensor([0.75, 0.75, 0.25, 0])
     )
     torch.testing.assert_close(doubled(x)[0, 0], expected)
+
+
+def test_geometry_by_hand() -> None:
+    """A wall at 2 m, sky above it, nothing known to the left; the median is the wall's."""
+    depth = torch.full((8, 6), 2.0)
+    depth[0], depth[:, 0] = torch.inf, torch.nan
+    planes = geometry_inputs(depth, Camera.from_fov(60.0, 6, 8))
+    assert planes.shape == (SIDE_INPUTS, 8, 6) and torch.isfinite(planes).all()
+    assert torch.equal(planes[0, 1:], torch.zeros(7, 6))  # log(2 / 2), and 0 where unknown
+    assert torch.equal(planes[0, 0, 1:], torch.full((5,), REACH))
+    assert torch.equal(planes[1], (~torch.isnan(depth)).float())
+    facing = torch.tensor([0.0, 0.0, -1.0])[:, None, None].expand(3, 6, 4)
+    torch.testing.assert_close(planes[2:5, 1:7, 1:5], facing, rtol=0, atol=1e-5)
+    assert not planes[2:5, :, 0].any()  # unknown
+    focal = 3 / math.tan(math.radians(30))
+    ray = torch.tensor([0.5 / focal, -0.5 / focal, 1.0])
+    torch.testing.assert_close(planes[5:, 3, 3], ray / torch.linalg.norm(ray))
+
+
+def test_a_tilted_floor_has_its_normal() -> None:
+    """A floor 1.5 m below the camera: z = 1.5 fy / (v - cy), the normal points up, -y."""
+    view = Camera.from_fov(60.0, 16, 12)
+    rows = torch.arange(12) + 0.5 - 6
+    depth = (1.5 * float(view.px_from_cam[1, 1]) / rows)[:, None].expand(12, 16)
+    depth = torch.where(depth > 0, depth, torch.inf)
+    normals = geometry_inputs(depth, view)[2:5, 7:11, :15]
+    up = torch.tensor([0.0, -1.0, 0.0])[:, None, None].expand(3, 4, 15)
+    torch.testing.assert_close(normals, up, rtol=0, atol=1e-4)
+
+
+def test_nothing_known_of_the_depth_is_no_error() -> None:
+    planes = geometry_inputs(torch.full((8, 8), torch.nan), Camera.from_fov(60.0, 8, 8))
+    assert torch.isfinite(planes).all() and not planes[:5].any()
 
 
 @pytest.mark.skipif(missing_lpips() is not None, reason=missing_lpips() or "")

@@ -106,6 +106,7 @@ def complete(
         past = composite(picture, known, camera, depth, references)
         picture, remembered = _recalled(picture, known, past)
         unknown, verdicts = torch.where(remembered, past.depth, unknown), past.verdicts
+        depth = None if depth is None else torch.where(remembered, past.depth, depth)
         references = [v for v, said in zip(references, verdicts, strict=True) if not said.rejected]
     checkpoint()
     explained, invented = known | remembered, nothing

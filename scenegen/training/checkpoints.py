@@ -140,6 +140,11 @@ def is_finished(path: Path) -> bool:
     return int(about["step"]) >= int(about["total"])
 
 
+def seen_steps(path: Path) -> int:
+    """How many steps a state on disk has seen."""
+    return int(_read(path)[1]["step"])
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt") as file:

@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,8 @@ def fit_outpaint(
         SceneError: A sample or the state is damaged.
     """
     steps = math.ceil(recipe.samples / recipe.batch)
-    network.to(device, memory_format=torch.channels_last).train()
+    placed: Any = network  # torch types no memory format here
+    placed.to(device, memory_format=torch.channels_last).train()
     trained = _select(network, recipe)
     state = TrainingState.begin(trained, _optimizer(trained, recipe))
     if state_file.exists():

@@ -22,7 +22,13 @@ from scenegen.models.onnx import missing_graph
 from scenegen.outpaint.network import Layout, OutpaintNetwork, pretrained_network
 from scenegen.outpaint.weights import load_outpaint_network, pack_outpaint_network
 from scenegen.training.cards import PACKAGES, UNTRAINED, origin, package_version, write_network
-from scenegen.training.checkpoints import chosen_device, claim_folder, is_finished, load_average
+from scenegen.training.checkpoints import (
+    chosen_device,
+    claim_folder,
+    is_finished,
+    load_average,
+    seen_steps,
+)
 from scenegen.training.outpaint_fitting import fit_outpaint, paint, sample_files
 from scenegen.training.outpaint_recipe import OutpaintRecipe, OutpaintStep, smoke_outpaint
 from scenegen.training.perceptual import Lpips, missing_lpips
@@ -216,7 +222,7 @@ class _Run:
             "data": self._data(),
             "mean_distance_in_held_out_samples": table,
             "measured_by": "mean absolute difference" if self.blind else "LPIPS",
-            "finished": is_finished(self.state_file),
+            "pictures_seen": seen_steps(self.state_file) * self.recipe.batch,
             "warning": "a smoke run: worth nothing" if self.recipe.smoke else "",
         }
 

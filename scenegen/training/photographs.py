@@ -50,9 +50,10 @@ def random_crop(path: Path, rng: np.random.Generator, side: int) -> Float[Tensor
         SceneError: The file cannot be read.
     """
     zoom = rng.uniform(*ZOOM)
+    least = round(side * zoom)
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (round(side * zoom),) * 2)  # JPEG: decode no more than that
+            image.draft("RGB", (least, least))  # JPEG: decode no more than that
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError) as error:
         raise SceneError(
