@@ -8,7 +8,7 @@ import scenegen
 
 FOLDERS = ("_assets/weights", "../assets/weights")
 """Where they lie, from the package: in an install, and in a source tree."""
-SHIPPED = {"dpt": "depth"}
+SHIPPED = {"dpt": "depth", "own": "outpaint"}
 """Backends that use shipped weights, and the name of those."""
 
 

@@ -56,8 +56,24 @@ class Outpainter(Protocol):
         references: Sequence[Reference],
         seed: int,
     ) -> Float[Tensor, "h w 3"]:
-        """The whole view, 0 to 1. Same input and seed, same picture."""
+        """The whole view, 0 to 1. Same input and seed, same picture.
+
+        Args:
+            rgb: The view, what past views show of it included; blurred colours in its hole.
+            known: Its pixels that hold.
+            camera: Its camera.
+            depth: Its depth, metres: that of past views included; NaN where nothing is known.
+            references: The past views that were believed, best first.
+            seed: Source of the random choices.
+        """
         ...
+
+
+def _not_shipped() -> str | None:
+    path = models.shipped_path("outpaint")
+    return (
+        None if path.is_file() else f"its weights, which come with the install, are gone ({path})"
+    )
 
 
 def _no_migan() -> str | None:
@@ -106,6 +122,12 @@ OUTPAINTERS: dict[str, Backend] = {  # best first
         lambda: _too_slow("sdxl"),
         _hub_fix("sdxl"),
         "hub model, Stable Diffusion XL: any hole, told by a prompt",
+    ),
+    "own": Backend(
+        "scenegen.outpaint.own:OwnNetwork",
+        _not_shipped,
+        "reinstall scenegen-worlds",
+        "this project's network, from MI-GAN: surfaces in narrow holes; comes with the install",
     ),
     "migan": Backend(
         "scenegen.outpaint.migan:MiGan",

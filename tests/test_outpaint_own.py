@@ -1,0 +1,77 @@
+"""The shipped outpainting network as a backend: any size, its geometry, an install without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_outpaint import right_side_hidden, stripes
+
+from renderers import Camera, SceneError
+from scenegen import models, outpaint
+from scenegen.models.weights import read_card
+from scenegen.outpaint import own
+from scenegen.outpaint.network import Layout, OutpaintNetwork
+from scenegen.outpaint.weights import load_outpaint_network, pack_outpaint_network
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small network where the shipped one would be; its side branch is not silent."""
+    torch.manual_seed(0)
+    network = OutpaintNetwork(Layout(width=16))
+    torch.nn.init.normal_(network.side.torgb.weight)
+    path = tmp_path / "outpaint.safetensors"
+    data, card = pack_outpaint_network(network, {"name": "tiny"})
+    path.write_bytes(data)
+    path.with_suffix(".json").write_text(card)
+    monkeypatch.setattr(own, "shipped_path", lambda name: path)
+    monkeypatch.setattr(models, "shipped_path", lambda name: path)
+    own._load.cache_clear()
+    return path
+
+
+def camera(width: int, height: int) -> Camera:
+    return Camera.from_fov(60.0, width, height)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("shape", [(96, 128), (130, 70), (16, 300)])
+def test_views_of_any_size_and_geometry_matters(shape: tuple[int, int]) -> None:
+    image = stripes(*shape)
+    known = right_side_hidden(image)
+    filled = outpaint.fill(image, known, backend="own")
+    assert torch.equal(filled[known], image[known])
+    assert torch.equal(filled, outpaint.fill(image, known, backend="own"))
+    assert float(filled[~known].std()) > 0
+    depth = torch.where(known, torch.linspace(2, 5, shape[1]).expand(shape), torch.nan)
+    view = camera(shape[1], shape[0])
+    told = outpaint.fill(image, known, view, depth, backend="own")
+    assert torch.equal(told[known], image[known]) and not torch.equal(told, filled)
+
+
+def test_the_middle_of_a_padded_view_is_the_view() -> None:
+    """What comes back lies where it was: a network that copies returns the known picture."""
+
+    class Copies(OutpaintNetwork):
+        def forward(self, rgb: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            return rgb
+
+    picture = torch.rand(3, 100, 150, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    copied = own.ask(Copies(Layout(width=16)), picture, torch.ones(1, 100, 150))
+    torch.testing.assert_close(copied, (picture.permute(1, 2, 0) + 1) / 2)
+
+
+def test_what_was_packed_is_read_and_what_was_changed_is_not(tiny: Path) -> None:
+    network = load_outpaint_network(tiny)
+    assert network.layout == Layout(width=16) and read_card(tiny)["name"] == "tiny"
+    data = bytearray(tiny.read_bytes())
+    data[-1] ^= 1
+    tiny.write_bytes(bytes(data))
+    own._load.cache_clear()
+    with pytest.raises(SceneError, match="its sha256 is"):
+        outpaint.fill(stripes(), right_side_hidden(stripes()), backend="own")
+    tiny.unlink()
+    with pytest.raises(SceneError, match="come with the install, are gone"):
+        outpaint.fill(stripes(), right_side_hidden(stripes()), backend="own")
