@@ -43,6 +43,9 @@ class OutpaintRecipe:
     smoke: bool = False
     """Everything in small, in a minute: boxes drawn in software, and a tiny untrained network where
     MI-GAN is missing. Shows that the recipe runs; the weights are worth nothing."""
+    share: float = 0.5
+    """How far what is exported lies from the untrained weights to the trained ones (Wortsman et al.
+    2022): 1 measures best, half of it keeps more of the sharpness that MI-GAN was taught."""
 
 
 def smoke_outpaint(recipe: OutpaintRecipe) -> OutpaintRecipe:

@@ -40,9 +40,6 @@ NAME = "outpaint"
 """Name of the exported files."""
 TINY = Layout(width=16)
 """The network of a smoke run without MI-GAN."""
-SHARES = (0.0, 0.5, 1.0)
-"""How far from the untrained weights to the trained ones is measured: the best of these ships
-(Wortsman et al. 2022: a mixture often does better away from the training data)."""
 MOST_MEASURED = 200
 """Held-out samples of each kind that are measured at most."""
 
@@ -152,15 +149,16 @@ class _Run:
     def evaluate(self) -> Iterator[Progress]:
         """Measure mixtures of untrained and trained weights on held-out samples."""
         files, table = sample_files(self.samples, held_out=True), {}
-        for share in SHARES:
+        shares = sorted({0.0, self.recipe.share, 1.0})
+        for share in shares:
             network = self._mixture(share).to(self.device)
             table[str(share)] = {kind: self._distance(network, f) for kind, f in files.items()}
             text = ", ".join(f"{kind} {value:.4f}" for kind, value in table[str(share)].items())
-            yield Progress("evaluate", len(table), len(SHARES), f"{share:.0%} trained: {text}")
+            yield Progress("evaluate", len(table), len(shares), f"{share:.0%} trained: {text}")
         (self.folder / "quality.json").write_text(json.dumps(table, indent=2))
 
     def export(self) -> Iterator[Progress]:
-        """Write the best mixture that is trained at all."""
+        """Write the mixture that the recipe asks for."""
         try:
             table: Table = json.loads((self.folder / "quality.json").read_text())
         except (OSError, ValueError) as error:
@@ -171,14 +169,18 @@ class _Run:
             ) from error
         if not is_finished(self.state_file):
             yield Progress("export", 0, 1, "the training is not finished: an early state")
-        share = min(SHARES[1:], key=lambda each: sum(table[str(each)].values()))
         path = self.folder / f"{NAME}.safetensors"
-        write_network(path, *pack_outpaint_network(self._mixture(share), self._about(table, share)))
+        write_network(
+            path, *pack_outpaint_network(self._mixture(self.recipe.share), self._about(table))
+        )
         load_outpaint_network(path)  # what cannot be read back is not done
         gains = (
-            f"{kind} {value - table['0.0'][kind]:+.4f}" for kind, value in table[str(share)].items()
+            f"{kind} {value - table['0.0'][kind]:+.4f}"
+            for kind, value in table[str(self.recipe.share)].items()
         )
-        yield Progress("export", 1, 1, f"{path}, {share:.0%} trained; {', '.join(gains)}")
+        yield Progress(
+            "export", 1, 1, f"{path}, {self.recipe.share:.0%} trained; {', '.join(gains)}"
+        )
 
     def _mixture(self, share: float) -> OutpaintNetwork:
         network = deepcopy(self.untrained)
@@ -209,18 +211,21 @@ class _Run:
     def _measure(self) -> Lpips | None:
         return None if self.blind else Lpips().to(self.device)
 
-    def _about(self, table: Table, share: float) -> dict[str, Any]:
+    def _about(self, table: Table) -> dict[str, Any]:
         started = [origin("migan", "MI-GAN 512, Places2")] if self.without is None else UNTRAINED
         return {
             "name": NAME,
             "made_with": f"scenegen-worlds {__version__}",
             "licence": "MIT",
             "started_from": started,
-            "share_of_training": share,
             "seed": self.recipe.seed,
-            "recipe": {**asdict(self.recipe), "photos": str(self.recipe.photos or "")},
+            "recipe": {**asdict(self.recipe), "photos": self.recipe.photos is not None},
             "data": self._data(),
             "mean_distance_in_held_out_samples": table,
+            "held_out_samples_measured": {
+                kind: len(files[:MOST_MEASURED])
+                for kind, files in sample_files(self.samples, held_out=True).items()
+            },
             "measured_by": "mean absolute difference" if self.blind else "LPIPS",
             "pictures_seen": seen_steps(self.state_file) * self.recipe.batch,
             "warning": "a smoke run: worth nothing" if self.recipe.smoke else "",
