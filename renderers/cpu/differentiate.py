@@ -94,7 +94,8 @@ class _Picture(torch.autograd.Function):
         means, quats, scales, opacities, colors, sh, pose, center, *picture = ctx.saved_tensors
         frame: Frame = ctx.frame
         fields = (means, quats, scales, opacities, colors)
-        grads = [torch.zeros_like(field) for field in fields]
+        make = torch.empty_like if len(frame.shown) else torch.zeros_like
+        grads = [torch.zeros_like(means), *map(make, fields[1:])]
         grad_sh, grad_center = torch.zeros_like(sh), torch.zeros_like(center)
         with RENDER_LOCK:
             drawn = (ctx.traces, *(part.detach().numpy() for part in picture))

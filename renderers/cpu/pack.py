@@ -28,6 +28,7 @@ from renderers.simd import (
     fma,
     larger,
     load,
+    load_rows,
     select,
     smaller,
     spread,
@@ -118,6 +119,7 @@ def pack(splats: Splats, order: Int64[Tensor, " n"] | None = None) -> Segment:
         plain["colors"],
         sh,
         rows,
+        order is None,
         N,
         (math.log2(ALPHA_CUT), SCALE_MAX, REACH),
         blocks,
@@ -169,19 +171,32 @@ def _morton_codes(points, middle, spread, cells, codes):
 
 @kernel(parallel=True, fast=True)
 def _fill_blocks(
-    means, quats, scales, log_opacities, colors, sh, rows, size, limits, blocks, bounds
+    means, quats, scales, log_opacities, colors, sh, rows, rising, size, limits, blocks, bounds
 ):
-    """Write blocks, (b, 16 * size), and bounds, (b, 7); see project.COLUMNS and Segment."""
+    """Write blocks, (b, 16 * size), and bounds, (b, 7); see project.COLUMNS and Segment.
+
+    ``rising``: rows are 0, 1, 2 ... as far as there are splats.
+    """
     n = means.shape[0]
     log_cut, scale_max, reach = limits
     for b in prange(blocks.shape[0]):
         block, box = blocks[b], bounds[b]
+        whole = rising and (b + 1) * size <= n
+        for i in range(0, size if whole else 0, LANES):
+            first = u64(3 * (b * size + i))
+            centres, axes = load_rows(means, first), load_rows(scales, first)
+            paints = load_rows(colors, first)
+            for axis in range(3):
+                store(block, u64(axis * size + i), centres[axis])
+                store(block, u64((7 + axis) * size + i), axes[axis])
+                store(block, u64((13 + axis) * size + i), paints[axis])
         for i in range(size):
             row = rows[b * size + i]
-            for axis in range(3):
-                block[u64(axis * size + i)] = means[row, axis]
-                block[u64((7 + axis) * size + i)] = scales[row, axis]
-                block[u64((13 + axis) * size + i)] = colors[row, axis]
+            if not whole:
+                for axis in range(3):
+                    block[u64(axis * size + i)] = means[row, axis]
+                    block[u64((7 + axis) * size + i)] = scales[row, axis]
+                    block[u64((13 + axis) * size + i)] = colors[row, axis]
             for axis in range(4):
                 block[u64((3 + axis) * size + i)] = quats[row, axis]
             spare = b * size + i >= n or not _finite_harmonics(sh, row)

@@ -88,7 +88,7 @@ def project_back(
 
     Args:
         records: project.RECORD each.
-        shown: (m,) records that gradients are for.
+        shown: (m,) records that gradients are for; their rows rise.
         sums: (r, SUMS) as :func:`gather` writes them.
         means: (n, 3), metres; likewise quats (n, 4) wxyz, scales (n, 3) and opacities (n,).
         quats: See means.
@@ -100,7 +100,8 @@ def project_back(
         fading: As for project.project.
         scale_max: Scales count as no larger than this, metres.
         grad_means: (n, 3), added to.
-        grad_quats: (n, 4), written; likewise scales, opacities and colours.
+        grad_quats: (n, 4), written, 0 for rows that do not show; likewise scales, opacities and
+            colours.
         grad_scales: See grad_quats.
         grad_opacities: See grad_quats.
         grad_colors: See grad_quats.
@@ -110,6 +111,10 @@ def project_back(
         table = np.zeros(LINES * LANES, np.float32)
         grad_pose[group] = 0.0
         start, stop = group * GROUP, min(shown.size, (group + 1) * GROUP)
+        begin = np.int64(records[shown[start]].row) if group else 0
+        end = np.int64(records[shown[stop]].row) if stop < shown.size else means.shape[0]
+        grad_quats[begin:end], grad_scales[begin:end] = f32(0.0), f32(0.0)
+        grad_opacities[begin:end], grad_colors[begin:end] = f32(0.0), f32(0.0)
         for first in range(start, stop, LANES):
             count = min(LANES, stop - first)
             for lane in range(LANES):  # spare lanes repeat a splat without gradient
