@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from renderers import Camera
-from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
+from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_depth
 
 CAMERA = Camera.from_fov(60, 80, 60)
 
@@ -29,7 +29,7 @@ def test_fit_gives_scale_and_shift_back_in_spite_of_outliers() -> None:
     estimated = 1 / ((1 / truth - 0.03) / 1.7)
     spoiled = truth.clone()
     spoiled[:, ::5] = 40.0
-    fit = fit_disparity(estimated, spoiled, ~right_hole())
+    fit = fit_depth(estimated, spoiled, ~right_hole())
     assert fit.scale == pytest.approx(1.7, rel=0.02)
     assert fit.shift == pytest.approx(0.03, abs=0.003)
     assert fit.error < 0.02
@@ -37,18 +37,18 @@ def test_fit_gives_scale_and_shift_back_in_spite_of_outliers() -> None:
 
 
 def test_fit_of_one_depth_only_is_a_scale() -> None:
-    fit = fit_disparity(torch.full((60, 80), 3.0), torch.full((60, 80), 6.0), ~right_hole())
+    fit = fit_depth(torch.full((60, 80), 3.0), torch.full((60, 80), 6.0), ~right_hole())
     assert (fit.scale, fit.shift) == (pytest.approx(0.5), 0.0)
 
 
 def test_an_estimate_that_runs_against_the_world_is_not_turned_round() -> None:
-    fit = fit_disparity(slanted().flip(0), slanted(), ~right_hole())
+    fit = fit_depth(slanted().flip(0), slanted(), ~right_hole())
     assert fit.scale > 0
 
 
 def test_nothing_to_compare_is_the_identity() -> None:
     unknown = torch.full((60, 80), math.nan)
-    fit = fit_disparity(slanted(), unknown, torch.ones(60, 80, dtype=torch.bool))
+    fit = fit_depth(slanted(), unknown, torch.ones(60, 80, dtype=torch.bool))
     assert (fit.scale, fit.shift, fit.pixels) == (1.0, 0.0, 0) and math.isinf(fit.error)
 
 
@@ -56,7 +56,7 @@ def test_the_seam_is_continuous_and_the_far_side_follows_the_estimate() -> None:
     truth, hole = slanted(), right_hole(40)
     wavy = truth * (1 + 0.1 * torch.sin(torch.arange(80) / 40.0))  # a smooth error of the estimate
     known = torch.where(hole, math.nan, truth)
-    fit = fit_disparity(wavy, known, ~hole)
+    fit = fit_depth(wavy, known, ~hole)
     depth = continued_depth(wavy, known, hole, fit)
     seam = (depth[:, 40] / truth[:, 39]).log().abs()
     assert seam[12:].max() < 0.06  # nearest the horizon a row is no neighbour of the next
@@ -72,7 +72,7 @@ def test_a_narrow_hole_beside_an_occluder_continues_the_background() -> None:
     estimated = torch.full((60, 80), 8.0)
     estimated[:, 28:44] = 2.5  # as blurred as small networks are
     depth = continued_depth(
-        estimated, torch.where(hole, math.nan, known), hole, Fit(1.0, 0.0, 0.0, 1)
+        estimated, torch.where(hole, math.nan, known), hole, Fit(1.0, 0.0, None, 0.0, 1)
     )
     torch.testing.assert_close(depth[hole], torch.full((240,), 8.0), rtol=0.25, atol=0)
     assert depth[hole].median() > 7.0

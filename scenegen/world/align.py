@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +13,7 @@ from torch.nn.functional import max_pool2d
 
 from renderers import Camera
 from scenegen.fields import pull_push
+from scenegen.world.scale_field import ScaleField, fit_scale_field
 
 NEAREST, FARTHEST = 0.25, 150.0
 """Surfaces of new views lie within this range, in metres."""
@@ -25,6 +26,8 @@ TOLERANCE = 0.08
 BLEND_SHARE, MIN_BLEND_PX = 0.06, 12
 """Width of the band along a hole in which known depth fades into the fitted estimate: share of the
 image's longer side, and at least so many pixels."""
+CARRY = 3.0
+"""What the fit misses at the rim is carried this many bands into the hole, fading."""
 RIM_PX = 9
 """Width of the known rim along a hole that is continued into it, in pixels."""
 NEAR_SIDE, NEAR_SIDE_UP = 1.15, 1.6
@@ -41,15 +44,27 @@ PUSHES = (1.0, 1.08, 1.2, 1.4, 1.7, 2.2, 3.0, 4.5, 7.0)
 
 @dataclass(frozen=True)
 class Fit:
-    """Estimated disparity becomes ``scale * disparity + shift`` in the world."""
+    """Estimated disparity becomes ``scale * disparity + shift`` in the world, then the field's."""
 
     scale: float
     shift: float
     """In 1/metres."""
+    field: ScaleField | None
+    """What else is to be corrected, smoothly over the view."""
     error: float
     """Median absolute log ratio of fitted and known depth."""
     pixels: int
     """Known pixels that the fit rests on."""
+
+    def log_depth(self, estimated: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+        """Logarithm of the fitted depth, finite everywhere.
+
+        Args:
+            estimated: Depth, metres; +inf in the sky.
+        """
+        disparity = self.scale * torch.nan_to_num(1.0 / estimated, posinf=0.0) + self.shift
+        log_depth = -torch.log(disparity.clamp(1.0 / FARTHEST, 1.0 / NEAREST))
+        return log_depth if self.field is None else self.field.apply(log_depth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +76,10 @@ class Seen:
     """Metres; NaN unknown, +inf sky."""
 
 
-def fit_disparity(
+def fit_depth(
     estimated: Float[Tensor, "h w"], known: Float[Tensor, "h w"], use: Bool[Tensor, "h w"]
 ) -> Fit:
-    """Robust scale and shift from estimated to known disparity (Cauchy weights).
+    """Robust scale and shift from estimated to known disparity (Cauchy weights), and a scale field.
 
     Args:
         estimated: Estimated depth, metres.
@@ -74,7 +89,7 @@ def fit_disparity(
     use = use & torch.isfinite(estimated) & torch.isfinite(known) & (estimated > 0) & (known > 0)
     count = int(use.sum())
     if count < 50:
-        return Fit(1.0, 0.0, math.inf, count)
+        return Fit(1.0, 0.0, None, math.inf, count)
     every = max(1, count // MAX_SAMPLES)
     x, y = 1.0 / estimated[use][::every].double(), 1.0 / known[use][::every].double()
     ratio = float((y / x).median())
@@ -91,8 +106,11 @@ def fit_disparity(
         if spread < 1e-3 * total * mean_x**2 or scale < 0.05 * ratio:
             scale, shift = ratio, 0.0
             break
-    fitted = (scale * x + shift).clamp_min(1.0 / FARTHEST)
-    return Fit(scale, shift, float((fitted / y).log().abs().median()), count)
+    affine = Fit(scale, shift, None, math.inf, count).log_depth(estimated)
+    log_known = torch.log(torch.where(use, known, 1.0))
+    fit = Fit(scale, shift, fit_scale_field(affine, log_known, use, MAX_SAMPLES), math.inf, count)
+    missed = (fit.log_depth(estimated) - log_known)[use]
+    return replace(fit, error=float(missed.abs().median()))
 
 
 def continued_depth(
@@ -103,30 +121,28 @@ def continued_depth(
 ) -> Float[Tensor, "h w"]:
     """Depth for a hole: continuous with what surrounds it, shaped by the estimate further in.
 
-    The log difference between known and fitted disparity is carried smoothly into the hole, so
-    that the seam closes. Beside an occluder it is the background that continues; in the band
-    along the rim, and so in all narrow holes, the rim alone decides.
+    What the fit misses along the rim fades out inside. Beside an occluder it is the background
+    that continues; in the band along the rim, and so in all narrow holes, the rim alone decides.
 
     Args:
         estimated: Estimated depth of the whole view, metres; +inf in the sky.
         known: Depth of the world where it is known, metres.
         hole: Pixels to answer for.
-        fit: From :func:`fit_disparity`.
+        fit: From :func:`fit_depth`.
 
     Returns:
         Finite depth everywhere, in metres, meaningful inside the hole.
     """
-    fitted = fit.scale * torch.nan_to_num(1.0 / estimated, posinf=0.0) + fit.shift
-    log_fitted = torch.log(fitted.clamp(1.0 / FARTHEST, 1.0 / NEAREST))
+    fitted = fit.log_depth(estimated)
     rim = rim_of(known, hole)
     if not rim.any():
-        return torch.exp(-log_fitted)
-    log_known = torch.where(rim, -torch.log(torch.where(rim, known, 1.0)), 0.0)
-    carried = pull_push(torch.stack([log_known - log_fitted, log_known], -1), rim)
-    shaped = log_fitted + carried[..., 0]
-    inward = _inwardness(hole, max(MIN_BLEND_PX, round(BLEND_SHARE * max(hole.shape))))
-    log_disparity = (1 - inward) * carried[..., 1] + inward * shaped
-    return torch.exp(-log_disparity).clamp(NEAREST, FARTHEST)
+        return torch.exp(fitted)
+    log_known = torch.where(rim, torch.log(torch.where(rim, known, 1.0)), 0.0)
+    missed, rim_depth = pull_push(torch.stack([log_known - fitted, log_known], -1), rim).unbind(-1)
+    band = max(MIN_BLEND_PX, round(BLEND_SHARE * max(hole.shape)))
+    near, far = _inwardness(hole, band), _inwardness(hole, CARRY * band)
+    log_depth = (1 - near) * rim_depth + near * (fitted + (1 - far) * missed)
+    return torch.exp(log_depth).clamp(NEAREST, FARTHEST)
 
 
 def behind_seen(
@@ -185,7 +201,7 @@ def rim_of(known: Float[Tensor, "h w"], hole: Bool[Tensor, "h w"]) -> Bool[Tenso
     return usable & beside & behind[0, 0]
 
 
-def _inwardness(hole: Bool[Tensor, "h w"], band: int) -> Float[Tensor, "h w"]:
+def _inwardness(hole: Bool[Tensor, "h w"], band: float) -> Float[Tensor, "h w"]:
     """0 at the rim of the hole, 1 at ``band`` pixels and more inside it."""
     from scipy.ndimage import distance_transform_edt
 

@@ -15,7 +15,7 @@ from renderers import Camera, Render, join
 from scenegen import geometry, outpaint, splatting
 from scenegen.fields import regions
 from scenegen.stopping import checkpoint
-from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_disparity
+from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_depth
 from scenegen.world.arrays import StepData
 from spatial_memory import Retrieval, ViewMemory
 
@@ -173,7 +173,7 @@ def invent(
     if invented > 0.0:
         estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees, eye_height)
         checkpoint()
-        fit = fit_disparity(estimate.depth, view.depth, view.solid & ~view.hole)
+        fit = fit_depth(estimate.depth, view.depth, view.solid & ~view.hole)
         depth = continued_depth(estimate.depth, full, done.invented, fit)
         depth = behind_seen(depth, done.invented, view.camera, seen)
         sky = _new_sky(estimate.sky, done.invented, full)
