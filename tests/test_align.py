@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from renderers import Camera
-from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_depth
+from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_depth, rim_of
 
 CAMERA = Camera.from_fov(60, 80, 60)
 
@@ -76,6 +76,21 @@ def test_a_narrow_hole_beside_an_occluder_continues_the_background() -> None:
     )
     torch.testing.assert_close(depth[hole], torch.full((240,), 8.0), rtol=0.25, atol=0)
     assert depth[hole].median() > 7.0
+
+
+def test_a_slope_along_the_rim_is_no_occluder() -> None:
+    """A wall that recedes by 3 % a pixel ends at an open side, and goes on from where it is."""
+    known = (4.0 * 1.03 ** torch.arange(40.0)).flip(0).repeat(60, 2)[:, :80]
+    hole = right_hole(40)
+    rim = rim_of(torch.where(hole, math.nan, known), hole)
+    assert rim[:, 39].all()
+    depth = continued_depth(
+        torch.full((60, 80), 12.0),
+        torch.where(hole, math.nan, known),
+        hole,
+        Fit(1.0, 0.0, None, 0.0, 1),
+    )
+    torch.testing.assert_close(depth[:, 40], known[:, 39], rtol=0.1, atol=0)
 
 
 def test_points_are_pushed_out_of_seen_free_space() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -31,8 +31,11 @@ CARRY = 3.0
 RIM_PX = 9
 """Width of the known rim along a hole that is continued into it, in pixels."""
 NEAR_SIDE, NEAR_SIDE_UP = 1.15, 1.6
-"""A rim pixel is an occluder, and its depth not continued, when something within reach along its
-row is farther by the first factor, or along its column by the second: grounds recede upwards."""
+"""A rim pixel is an occluder, and its depth not continued, when another surface within reach is
+farther: along its row by the first factor, or along its column by the second, as grounds recede
+upwards."""
+SAME_SURFACE = 1.06
+"""Neighbouring pixels whose depths differ by less than this factor are of one surface."""
 REACH_PX = 27
 """How far along its row, across the hole too, an occluder's background is looked for, in pixels;
 along its column it is RIM_PX."""
@@ -194,11 +197,35 @@ def rim_of(known: Float[Tensor, "h w"], hole: Bool[Tensor, "h w"]) -> Bool[Tenso
     """Known pixels along a hole, without those of occluders in front of what the hole uncovers."""
     usable = ~hole & torch.isfinite(known) & (known > 0)
     beside = max_pool2d(hole.float()[None, None], 2 * RIM_PX + 1, 1, RIM_PX)[0, 0] > 0
-    solid = torch.where(usable, known, 0.0)[None, None]
-    along = max_pool2d(solid, (1, 2 * REACH_PX + 1), 1, (0, REACH_PX))
-    upwards = max_pool2d(solid, (2 * RIM_PX + 1, 1), 1, (RIM_PX, 0))
-    behind = (solid * NEAR_SIDE >= along) & (solid * NEAR_SIDE_UP >= upwards)
-    return usable & beside & behind[0, 0]
+    solid, rim = torch.where(usable, known, 0.0), usable & beside
+    rows, columns = torch.nonzero(rim, as_tuple=True)
+    along = _farthest_other(solid, rows, columns, REACH_PX)
+    upwards = _farthest_other(solid.T, columns, rows, RIM_PX)
+    own = solid[rows, columns]
+    rim[rows, columns] = (own * NEAR_SIDE >= along) & (own * NEAR_SIDE_UP >= upwards)
+    return rim
+
+
+def _farthest_other(
+    solid: Float[Tensor, "h w"], rows: Int[Tensor, " n"], columns: Int[Tensor, " n"], reach: int
+) -> Float[Tensor, " n"]:
+    """Farthest depth within reach along the row that does not belong to the same surface.
+
+    Args:
+        solid: Depth, 0 where unknown.
+        rows: Of the pixels to answer for.
+        columns: The same.
+        reach: In pixels, to both sides.
+    """
+    one, other = solid[:, :-1], solid[:, 1:]
+    torn = torch.maximum(one, other) > SAME_SURFACE * torch.minimum(one, other)
+    surface = torch.nn.functional.pad(torn.cumsum(1), (1, 0))
+    own, farthest = surface[rows, columns], torch.zeros(len(rows))
+    for step in (*range(-reach, 0), *range(1, reach + 1)):
+        there = (columns + step).clamp(0, solid.shape[1] - 1)
+        depth = torch.where(surface[rows, there] != own, solid[rows, there], 0.0)
+        farthest = torch.maximum(farthest, depth)
+    return farthest
 
 
 def _inwardness(hole: Bool[Tensor, "h w"], band: float) -> Float[Tensor, "h w"]:
