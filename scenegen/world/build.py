@@ -242,6 +242,7 @@ def first_steps(
             prompt=config.prompt,
             seed=config.seed,
             sky_radius=sky_radius,
+            eye_height=config.eye_height,
         )
     checkpoint()
     known = torch.ones_like(estimate.sky)

@@ -17,6 +17,7 @@ from scenegen.fields import regions
 from scenegen.stopping import checkpoint
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_depth
 from scenegen.world.arrays import StepData
+from scenegen.world.floor import lowest
 from spatial_memory import Retrieval, ViewMemory
 
 COVERED = 0.7
@@ -175,8 +176,9 @@ def invent(
         checkpoint()
         fit = fit_depth(estimate.depth, view.depth, view.solid & ~view.hole)
         depth = continued_depth(estimate.depth, full, done.invented, fit)
-        depth = behind_seen(depth, done.invented, view.camera, seen)
-        sky = _new_sky(estimate.sky, done.invented, full)
+        limit = lowest(view.camera, seen[0], eye_height)
+        depth = behind_seen(torch.minimum(depth, limit), done.invented, view.camera, seen)
+        sky = _new_sky(estimate.sky & torch.isposinf(limit), done.invented, full)
         full = torch.where(done.invented, torch.where(sky, math.inf, depth), full)
     checkpoint()
     lifted = view.hole & ~torch.isnan(full)

@@ -17,8 +17,9 @@ from torch.nn.functional import max_pool2d
 from renderers import Camera, join
 from scenegen import outpaint, splatting
 from scenegen.fields import pull_push
-from scenegen.world.align import FARTHEST, rim_of
+from scenegen.world.align import FARTHEST, Seen, rim_of
 from scenegen.world.arrays import StepData
+from scenegen.world.floor import lowest
 from scenegen.world.grow import as_levels
 from scenegen.world.plan import safe_range
 
@@ -40,6 +41,7 @@ def behind_edges(
     outpaint_backend: str,
     seed: int,
     sky_radius: float,
+    eye_height: float,
     prompt: str | None = None,
 ) -> StepData | None:
     """Splats behind the depth edges of a view, and the view without what stood before them.
@@ -51,6 +53,7 @@ def behind_edges(
         outpaint_backend: Who continues the colours.
         seed: For that.
         sky_radius: Radius of the sky's sphere, in metres.
+        eye_height: How far the ground is below the camera, in metres.
         prompt: What to paint, in words, for backends that take a prompt.
 
     Returns:
@@ -62,7 +65,7 @@ def behind_edges(
     rim = rim_of(torch.where(torch.isposinf(depth), FARTHEST, depth), hole)
     if int(band.sum()) < LEAST or not rim.any():
         return None
-    far = _continued(depth, rim)
+    far = torch.minimum(_continued(depth, rim), lowest(camera, Seen(camera, depth), eye_height))
     known = band & (far > BEHIND * depth)
     seen = torch.where(hole, math.nan, depth)
     done = outpaint.complete(rgb, ~hole, camera, seen, (), seed, outpaint_backend, prompt)
