@@ -19,7 +19,7 @@ from scenegen import outpaint, splatting
 from scenegen.fields import pull_push
 from scenegen.world.align import FARTHEST, Seen, rim_of
 from scenegen.world.arrays import StepData
-from scenegen.world.floor import lowest
+from scenegen.world.floor import SLACK, lowest
 from scenegen.world.grow import as_levels
 from scenegen.world.plan import safe_range
 
@@ -65,8 +65,9 @@ def behind_edges(
     rim = rim_of(torch.where(torch.isposinf(depth), FARTHEST, depth), hole)
     if int(band.sum()) < LEAST or not rim.any():
         return None
-    far = torch.minimum(_continued(depth, rim), lowest(camera, Seen(camera, depth), eye_height))
-    known = band & (far > BEHIND * depth)
+    ground = lowest(camera, Seen(camera, depth), eye_height)
+    far = torch.minimum(_continued(depth, rim), ground)
+    known = band & (far > BEHIND * depth) & (depth < ground / SLACK**2)  # ground hides nothing
     seen = torch.where(hole, math.nan, depth)
     done = outpaint.complete(rgb, ~hole, camera, seen, (), seed, outpaint_backend, prompt)
     known = known & done.invented
