@@ -77,7 +77,8 @@ def import_events(
         "renderer": choose("renderer", RENDERERS, config.renderer)[0],
     }
     rows: Any = torch.tensor(UPS[config.up]).T.tolist()  # from the axes of the file to ours
-    axes: Axes = tuple(map(tuple, rows))
+    x, y, z = (tuple(row) for row in rows)
+    axes: Axes = (x, y, z)
     splats = Placement(axes, config.scale).splats(read_splats(file))
     cameras = _cameras(config, torch.tensor(axes, dtype=torch.float64))
     renderer = make_renderer(names["renderer"])
