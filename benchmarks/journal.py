@@ -216,7 +216,7 @@ def kill(count: int = 200, seed: int = 0) -> int:
 def hurt(folder: Path, rng: random.Random) -> str:
     """Damage one file of a world; what was done is returned."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    files += [folder / "world.db"] * 6
+    files += [file for file in files if file.name == "world.db"] * 6
     file, way = rng.choice(files), rng.choice(("flip", "flip", "cut", "remove", "swap", "zero"))
     data = bytearray(file.read_bytes())
     if way == "flip" and data:

@@ -102,7 +102,7 @@ def test_errors(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "nothing was erased" in fails(capsys, *erase, 90, 90, 90, 91, 91, 91)
     for command in ("pin", "unpin", "forget"):
         assert "no view 9" in fails(capsys, "memory", command, folder, 9)
-    assert "the photograph" in fails(capsys, "memory", "forget", folder, 0)
+    assert "it is a photograph" in fails(capsys, "memory", "forget", folder, 0)
     show = ["memory", "show", folder]
     assert "no view 9" in fails(capsys, *show, "--view", 9)
     assert "nothing was remembered for step 0" in fails(capsys, *show, "--step", 0)

@@ -107,7 +107,7 @@ def test_what_changes_nothing_is_not_recorded(world: World) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda w: w.forget(0), "it is the photograph"),
+        (lambda w: w.forget(0), "it is a photograph"),
         (lambda w: w.forget(9), "no view 9"),
         (lambda w: w.pin(9), "no view 9"),
         (lambda w: w.pin(-1), "no view -1"),
@@ -175,7 +175,9 @@ def test_erasing_takes_splats_surfels_and_surfaces_and_leaves_the_steps(world: W
     for step, known in zip(again.steps, kept(again), strict=True):
         remembered = again.memory.views[step.id].known
         assert float((known != remembered).float().mean()) < 1e-3  # the box's own surface
-    assert files == {path: path.read_bytes() for path in world.folder.glob("steps/*/*")}
+    after = {path: path.read_bytes() for path in world.folder.glob("steps/*/*")}
+    record = world.folder / f"steps/{world.head:04d}/entry.json"
+    assert after == files | {record: record.read_bytes()}
 
 
 def test_what_was_erased_grows_again_and_is_not_erased_twice(world: World) -> None:
