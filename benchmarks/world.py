@@ -1,6 +1,6 @@
 """How good worlds are, and what they cost: every shipped photograph, and pictures with poses.
 
-Run: python -m benchmarks.world photographs [--extent look] [--walks] [--pictures FOLDER]
+Run: python -m benchmarks.world photographs [--extent look] [--walks] [--sheets FOLDER]
      python -m benchmarks.world views --dataset transforms.json
 
 photographs  makes a world of each in a process of its own, measures it as `scenegen report` does,
@@ -24,7 +24,6 @@ import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
@@ -59,35 +58,32 @@ class Settings:
 def photographs(
     settings: tyro.conf.OmitArgPrefixes[Settings] = Settings(),
     photos: tuple[Path, ...] = (),
-    pictures: Path | None = None,
-    json: Path | None = None,
+    sheets: Path | None = None,
+    out: Path | None = None,
 ) -> int:
     """Make a world of each photograph, and measure it.
 
     Args:
         settings: As for `scenegen create`.
         photos: Files; all shipped photographs when left out.
-        pictures: Folder for a sheet of views per photograph.
-        json: File for all numbers.
+        sheets: Folder for a sheet of views per photograph.
+        out: JSON file for all numbers.
 
     Returns:
         How many targets are missed by the worst photograph.
     """
-    if pictures:
-        pictures.mkdir(parents=True, exist_ok=True)
+    if sheets:
+        sheets.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Measure]] = {}
     for photo in photos or sorted(PHOTOS.glob("*.jpg")):
-        found[photo.stem] = _in_a_process(photo, settings, pictures)
+        found[photo.stem] = _in_a_process(photo, settings, sheets)
         print(f"\n{photo.stem}", *found[photo.stem].values(), sep="\n  ", flush=True)
-    if json:
+    if out:
         numbers = {p: {n: m.value for n, m in own.items()} for p, own in found.items()}
-        json.write_text(_dumps({"settings": asdict(settings), "measures": numbers}) + "\n")
+        content = {"settings": asdict(settings), "measures": numbers}
+        out.write_text(json.dumps(content, indent=1) + "\n")
     print(f"\n{len(found)} photographs, {settings}: median, worst")
     return sum(_summed_up(found))
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, indent=1)
 
 
 def _summed_up(found: dict[str, dict[str, Measure]]) -> list[bool]:
@@ -108,12 +104,12 @@ def _summed_up(found: dict[str, dict[str, Measure]]) -> list[bool]:
     return missed
 
 
-def _in_a_process(photo: Path, settings: Settings, pictures: Path | None) -> dict[str, Measure]:
+def _in_a_process(photo: Path, settings: Settings, sheets: Path | None) -> dict[str, Measure]:
     """One photograph, with memory of its own."""
     command = [sys.executable, "-m", "benchmarks.world", "one", "--photo", str(photo)]
     for name, value in asdict(settings).items():
         command += ([f"--{name}"] if value else []) if name == "walks" else [f"--{name}", value]
-    command += ["--sheet", str(pictures / f"{photo.stem}.jpg")] if pictures else []
+    command += ["--sheet", str(sheets / f"{photo.stem}.jpg")] if sheets else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     rows = json.loads(done.stdout.splitlines()[-1])
     return {row["name"]: Measure(**row) for row in rows}
@@ -151,7 +147,7 @@ def one(
                 _sheet([picture.rgb for picture in pictures(world)]).save(sheet, quality=92)
         finally:
             world.close()
-    print(_dumps([asdict(row) for row in rows]).replace("\n", ""))
+    print(json.dumps([asdict(row) for row in rows]))
     return 0
 
 

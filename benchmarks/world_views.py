@@ -73,12 +73,12 @@ def views(dataset: Path, most: int = 12, grow: bool = True) -> int:
         fov = shots[0].camera.fov_degrees
         world = create(first, Path(scratch) / "world", extent="photo", fov=fov)
         try:
-            return _compared(world, shots, most, grow, lpips)
+            return compared(world, shots, most, grow, lpips)
         finally:
             world.close()
 
 
-def _compared(world: World, shots: list[Shot], most: int, grow: bool, lpips: Lpips | None) -> int:
+def compared(world: World, shots: list[Shot], most: int, grow: bool, lpips: Lpips | None) -> int:
     scale = fit_scale(world, shots[1])
     print(f"one unit of the poses is {scale:.3g} m of the world; fitted on the second picture")
     chosen = shots[2:][:: max(1, math.ceil(len(shots[2:]) / most))]
@@ -87,17 +87,18 @@ def _compared(world: World, shots: list[Shot], most: int, grow: bool, lpips: Lpi
     )
     for shot in chosen:
         camera = _scaled(shot.camera, scale)
-        render = world.render(camera)
-        covered = render.alpha.cpu() >= COVERED
-        seen = world.memory.views[0]
-        drawn = warp(seen, camera)
-        answers = {"world": render.rgb.cpu(), "nearest": shots[0].rgb, "warp": drawn.rgb}
+        drawn = warp(world.memory.views[0], camera)
+        answers = {
+            "world": world.render(camera).rgb.cpu(),
+            "nearest": shots[0].rgb,
+            "warp": drawn.rgb,
+        }
         if grow:
             for _ in world.grow([camera]):
                 pass
             answers["grown"] = world.render(camera).rgb.cpu()
         for name, rgb in answers.items():
-            for key, value in _scores(rgb, shot.rgb, covered, lpips):
+            for key, value in _scores(rgb, shot.rgb, drawn.valid, lpips):
                 columns[key][name].append(value)
     names = list(next(iter(columns.values())))
     print(f"{len(chosen)} pictures, median" + "".join(f"{name:>12}" for name in names))

@@ -11,7 +11,7 @@ import torch
 
 import scenegen
 from benchmarks import world as benchmark
-from benchmarks.world_views import SIDE, Shot, fit_scale, read_shots
+from benchmarks.world_views import SIDE, Shot, compared, fit_scale, read_shots
 from renderers import Camera, SceneError
 from scenegen.export import write_png, write_transforms
 from scenegen.world import Measure
@@ -86,3 +86,19 @@ def test_one_world_says_its_measures(tmp_path: Path, capsys: pytest.CaptureFixtu
     names = [row["name"] for row in rows]
     assert names[:2] == ["create", "memory"] and "source view" in names
     assert (tmp_path / "sheet.jpg").is_file()
+
+
+def test_a_world_beats_the_picture_that_it_was_made_of(
+    grown_world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own views are drawn as they are; the photograph from elsewhere is not what they show."""
+    with closing(scenegen.open(grown_world)) as world:
+        shots = []
+        for step in (0.0, 0.15, 0.2, 0.3):
+            rgb = world.render(world.camera0.moved(right=step)).rgb.cpu()
+            shots.append(Shot(world.camera0.moved(right=step / 2), rgb))  # a unit is 2 m
+        assert compared(world, shots, most=2, grow=False, lpips=None) == 0
+        said = capsys.readouterr().out
+        assert "one unit of the poses is 2 m" in said and "2 pictures" in said
+        blank = [Shot(shot.camera, torch.rand_like(shot.rgb)) for shot in shots[2:]]
+        assert compared(world, [*shots[:2], *blank], most=2, grow=False, lpips=None) == 1

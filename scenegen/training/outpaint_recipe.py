@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scenegen.training.recipe import Device
+from scenegen.training.recipe import Device, shrunk
 
 OutpaintStep = Literal["all", "draw", "fit", "evaluate", "export"]
 
@@ -50,11 +50,5 @@ class OutpaintRecipe:
 
 def smoke_outpaint(recipe: OutpaintRecipe) -> OutpaintRecipe:
     """The recipe in small; what the user changed from the defaults stays."""
-    plain = OutpaintRecipe()
     small = {"photo_samples": 12, "place_samples": 12, "samples": 32, "side": 128}
-    changed = {
-        name: value
-        for name, value in small.items()
-        if getattr(recipe, name) == getattr(plain, name)
-    }
-    return replace(recipe, **changed)
+    return shrunk(recipe, OutpaintRecipe(), small)

@@ -32,7 +32,7 @@ from scenegen.training.checkpoints import (
 from scenegen.training.outpaint_fitting import fit_outpaint, paint, sample_files
 from scenegen.training.outpaint_recipe import OutpaintRecipe, OutpaintStep, smoke_outpaint
 from scenegen.training.perceptual import Lpips, missing_lpips
-from scenegen.training.progress import Deadline, Progress
+from scenegen.training.progress import Deadline, Progress, in_order
 from scenegen.training.samples import read_sample
 from scenegen.training.sampling import draw_samples, is_drawn
 
@@ -71,12 +71,7 @@ def train_outpaint(
     run = _Run(recipe, folder, Deadline(minutes))
     claim_folder(folder, recipe, resume)
     steps = {"draw": run.draw, "fit": run.fit, "evaluate": run.evaluate, "export": run.export}
-    for name in steps if step == "all" else (step,):
-        yield from steps[name]()
-        if run.end.passed() and name != "export":
-            text = f"stopped after {minutes:g} minutes; go on with --resume"
-            yield Progress(name, 0, 0, text)
-            return
+    yield from in_order(steps, step, run.end)
 
 
 class _Run:

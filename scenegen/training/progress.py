@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 
@@ -26,8 +27,20 @@ class Deadline:
     """The end of one piece of a training; what is done by then is kept."""
 
     def __init__(self, minutes: float) -> None:
-        self.end = time.monotonic() + 60 * minutes
+        self.minutes, self.end = minutes, time.monotonic() + 60 * minutes
 
     def passed(self) -> bool:
         """Whether it is time to stop."""
         return time.monotonic() > self.end
+
+
+def in_order(
+    steps: Mapping[str, Callable[[], Iterator[Progress]]], step: str, end: Deadline
+) -> Iterator[Progress]:
+    """Do one step of a training, or "all" of them until it is time to stop."""
+    for name in steps if step == "all" else (step,):
+        yield from steps[name]()
+        if end.passed() and name != "export":
+            text = f"stopped after {end.minutes:g} minutes; go on with --resume"
+            yield Progress(name, 0, 0, text)
+            return

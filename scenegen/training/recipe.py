@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 Step = Literal["all", "render", "tokens", "probe", "head", "blocks", "evaluate", "export"]
 Device = Literal["auto", "cpu", "cuda"]
+Recipe = TypeVar("Recipe", bound=Any)  # any dataclass
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class DepthRecipe:
 
 def smoke_recipe(recipe: DepthRecipe) -> DepthRecipe:
     """The recipe in small; what the user changed from the defaults stays."""
-    plain = DepthRecipe()
     small = {"frames": 64, "head_samples": 960, "blocks_samples": 96, "batch": 8}
-    changed = {
-        name: value
-        for name, value in small.items()
-        if getattr(recipe, name) == getattr(plain, name)
-    }
-    return replace(recipe, **changed)
+    return shrunk(recipe, DepthRecipe(), small)
+
+
+def shrunk(recipe: Recipe, plain: Recipe, small: Mapping[str, int]) -> Recipe:
+    """A recipe with smaller numbers, but for those that differ from the plain one's."""
+    asked = {name for name in small if getattr(recipe, name) != getattr(plain, name)}
+    return replace(recipe, **{name: small[name] for name in small.keys() - asked})

@@ -21,7 +21,7 @@ from scenegen.training.evaluation import Table, evaluate, mean_delta1, table_lin
 from scenegen.training.fitting import Stage, fit, plan_stage
 from scenegen.training.frames import frame_notes
 from scenegen.training.probe import fit_base
-from scenegen.training.progress import Deadline, Progress
+from scenegen.training.progress import Deadline, Progress, in_order
 from scenegen.training.recipe import DepthRecipe, Step, smoke_recipe
 from scenegen.training.tokens import TokenStore, write_tokens
 
@@ -62,12 +62,7 @@ def train_depth(
         "evaluate": run.evaluate,
         "export": run.export,
     }
-    for name in steps if step == "all" else (step,):
-        yield from steps[name]()
-        if run.end.passed() and name != "export":
-            text = f"stopped after {minutes:g} minutes; go on with --resume"
-            yield Progress(name, 0, 0, text)
-            return
+    yield from in_order(steps, step, run.end)
 
 
 class _Run:

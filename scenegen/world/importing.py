@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,24 +50,28 @@ def import_splats(file: str | Path, out: str | Path, config: ImportConfig | None
         SceneError: The file cannot be read, the camera sees nothing of it, the folder is taken, or
             a backend is missing.
     """
-    world: list[World] = []
-    for _ in import_events(file, out, config or ImportConfig(), world):
-        pass
-    return world[0]
+    events = _imported(Path(file), Path(out), config or ImportConfig())
+    while True:
+        try:
+            next(events)
+        except StopIteration as done:
+            return done.value
 
 
-def import_events(
-    file: str | Path, out: str | Path, config: ImportConfig, opened: list[World] | None = None
-) -> Iterator[Event]:
+def import_events(file: str | Path, out: str | Path, config: ImportConfig) -> Iterator[Event]:
     """The same, event by event: Committed for each view, then Finished.
 
     Args:
         file: As above, like ``out`` and ``config``.
         out: Folder for the world. All of it is written at once, or nothing.
         config: Settings.
-        opened: Takes the world; it is closed when left out.
     """
-    begun, file, folder = time.monotonic(), Path(file), Path(out)
+    world = yield from _imported(Path(file), Path(out), config)
+    world.close()
+
+
+def _imported(file: Path, folder: Path, config: ImportConfig) -> Generator[Event, None, World]:
+    begun = time.monotonic()
     check_free(folder)
     check_eye_height(config.eye_height)
     _check(config)
@@ -111,10 +115,7 @@ def import_events(
     for step, (camera, data, _) in zip(steps, parts, strict=True):
         yield Committed(step.id, data.splats, camera, 0.0, time.monotonic() - begun)
     yield Finished(len(steps), len(splats), time.monotonic() - begun)
-    if opened is None:
-        world.close()
-    else:
-        opened.append(world)
+    return world
 
 
 def _check(config: ImportConfig) -> None:
