@@ -263,7 +263,7 @@ def damage(count: int = 300, seed: int = 0) -> int:
         for number in range(seed, seed + count):
             folder = Path(shutil.copytree(whole, Path(scratch) / f"{number}"))
             what = hurt(folder, random.Random(number))
-            started = time.monotonic()
+            started, bad = time.monotonic(), False
             try:
                 world = scenegen.open(folder)
                 for view in world.memory.views:
@@ -271,7 +271,7 @@ def damage(count: int = 300, seed: int = 0) -> int:
                 same = torch.equal(world.splats.means, want)
                 found["opens" if same else "opens elsewhere"] += 1
                 if not same and not what.endswith(("world.db", "world.db-wal", "world.db-shm")):
-                    wrong += 1
+                    bad = True
                     print(f"damage {number} ({what}): other splats", flush=True)
                 world.close()
             except SceneError as error:
@@ -280,7 +280,7 @@ def damage(count: int = 300, seed: int = 0) -> int:
                     to = error.fix.split("`")[1].split()[-1]
                     scenegen.open(folder, at=to).close()
             except Exception as error:
-                wrong += 1
+                bad = True
                 print(f"damage {number} ({what}): {type(error).__name__}: {error}", flush=True)
             try:
                 repaired = repair_world(folder)
@@ -290,11 +290,12 @@ def damage(count: int = 300, seed: int = 0) -> int:
             except SceneError:
                 found["cannot be repaired"] += 1
             except Exception as error:
-                wrong += 1
+                bad = True
                 print(f"damage {number} ({what}): {type(error).__name__}: {error}", flush=True)
             if time.monotonic() - started > SLOW:
-                wrong += 1
+                bad = True
                 print(f"damage {number} ({what}): hung", flush=True)
+            wrong += bad
             shutil.rmtree(folder)
     print(f"{count} worlds damaged: {dict(found)}; {wrong} went wrong", flush=True)
     return wrong

@@ -109,7 +109,7 @@ def test_a_step_aside_uncovers_less_and_the_photograph_stays(worlds: tuple[World
     assert holes[1] < 0.5 * holes[0] or holes[0] == 0.0
     photo = torch.as_tensor(plain.memory.views[0].rgb)
     before, after = (psnr(world.render(world.camera0).rgb, photo) for world in worlds)
-    assert after > before - 0.75
+    assert after > before - 0.5
 
 
 def test_it_is_invented_and_says_so(worlds: tuple[World, World], tmp_path: Path) -> None:
