@@ -1,18 +1,21 @@
 """Is anything lost? Worlds that are killed, worlds that are damaged, and how long it all takes.
 
-Run: python -m benchmarks.journal kill [--count 200] | damage [--count 300] | speed [--steps 100]
+Run: python -m benchmarks.journal kill [--count 200] | commands [--count 40] | damage [--count 300]
+     | speed [--steps 100]
 
 kill    a child process makes a world, adds steps, edits, merges, undoes, redoes, branches, collects
         and packs, and says what it has done; it is killed (SIGKILL) at a random moment. Then the
         world must open, hold every entry that was said to be committed and was not collected, with
         all its files whole, and its head must be where it was said, or one act further. And once
         more after its database was deleted and repaired.
+commands
+        the commands that people run, on a photograph: journal_commands.py.
 damage  bits are flipped, files cut, removed and swapped, in steps, database and cache. Then the
         world opens, or there is an error of three lines, before and after it was repaired; nothing
         else may happen.
 speed   opening a world of many steps, and a commit beyond writing its bytes.
 
-The steps of the first two are small pictures of noise: how they are kept does not depend on what
+The steps of kill and damage are small pictures of noise: how they are kept does not depend on what
 they show. Speed does: those of the last are pictures of a house.
 """
 
@@ -40,6 +43,7 @@ import tyro
 
 import scenegen
 from benchmarks import memory_casting, memory_worlds
+from benchmarks.journal_commands import commands
 from renderers import Camera, SceneError, Splats
 from scenegen.world.arrays import StepData
 from scenegen.world.journal import Step
@@ -384,7 +388,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     sys.exit(
         tyro.extras.subcommand_cli_from_dict(
-            {"kill": kill, "damage": damage, "speed": speed}, description=__doc__
+            {"kill": kill, "commands": commands, "damage": damage, "speed": speed},
+            description=__doc__,
         )
         and 1
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import scenegen
-from benchmarks import journal
+from benchmarks import journal, journal_commands
 from renderers import SceneError
 from scenegen.world import World
 
@@ -47,6 +47,17 @@ def test_a_loss_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("benchmarks.journal.scenegen.open", broken)
     assert journal.damage(count=2) == 2
+
+
+def test_what_a_killed_command_lost_is_found(tmp_path: Path) -> None:
+    world = journal.begin(tmp_path / "w")
+    journal.add(world, 1)
+    seals = dict(world.journal.seals)
+    journal_commands.check(world, seals, [1])
+    with pytest.raises(AssertionError, match="entry was lost"):
+        journal_commands.check(world, {**seals, 2: "another"}, [])
+    with pytest.raises(AssertionError, match="was lost"):
+        journal_commands.check(world, seals, [2])
 
 
 def test_full_disks_are_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
