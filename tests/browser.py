@@ -31,6 +31,12 @@ FLAGS = (
 WIDTH, HEIGHT = 480, 300
 PATIENCE = 120.0
 """Seconds to wait for a picture: software drawing on a busy machine is slow."""
+HANDLE = """(() => {
+    const panel = document.querySelector('#root div[style*="position: fixed; bottom: 0px"]');
+    const box = panel?.querySelector('div[style*="cursor: pointer"]')?.getBoundingClientRect();
+    return box && [box.x + box.width / 3, box.y + box.height / 2];
+})()"""
+"""Where the upper edge of a narrow window's panel is; nothing where there is none."""
 
 
 def find_chrome() -> str | None:
@@ -74,6 +80,7 @@ class Page:
             self.call(f"{domain}.enable")
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         self.call("Emulation.setDeviceMetricsOverride", **size)
+        self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
 
     def _find_tab(self, profile: Path) -> str:
         ports = profile / "DevToolsActivePort"
@@ -170,6 +177,17 @@ class Page:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         self.call("Input.dispatchMouseEvent", type="mousePressed", **place)
         self.call("Input.dispatchMouseEvent", type="mouseReleased", **place)
+
+    def fold(self) -> None:
+        """Tap the upper edge of the panel of a narrow window: it folds, or unfolds."""
+        place = wait_for(lambda: self.ask(HANDLE), "the panel's edge")
+        self.click_at(*place)
+
+    def touch(self, x: float, y: float, seconds: float) -> None:
+        """Hold a finger on a place, in pixels."""
+        self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        time.sleep(seconds)
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def upload(self, path: Path) -> None:
         """Choose a file for the first upload button of the page."""

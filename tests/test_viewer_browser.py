@@ -107,6 +107,7 @@ class Visit:
         self.app.server.on_client_connect(self._follow)
         self.page = Page(profile)
         self.page.open(self.app.url)
+        self.page.fold()
 
     def _follow(self, client: viser.ClientHandle) -> None:
         self._note_place(client.camera)

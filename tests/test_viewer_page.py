@@ -7,17 +7,20 @@ import gzip
 import io
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import NEEDS_BROWSER, Page, keep, wait_for
+from browser import HANDLE, NEEDS_BROWSER, Page, keep, wait_for
 from PIL import Image
+from viewer_parts import seen_world, world
 from websockets import Headers, Response
 
 from scenegen.image.picture import Picture
+from viewer import ViewerApp
 from viewer.greeting import greet
 from viewer.page import BACKGROUND, FirstSight
 from viewer.server import LocalServer, address_of, quiet_console, start_server
@@ -122,6 +125,83 @@ class TestBrowser:
             assert tab.complaints() == []
         finally:
             tab.close()
+
+    def test_phone_begins_with_the_picture_and_walks_by_touch(self, tmp_path: Path) -> None:
+        """The panel is a line at the lower edge; open, it leaves half of the picture free."""
+        with ViewerApp(port=0) as app:
+            app.show_world(seen_world())
+            tab = Page(tmp_path / "chrome", 360, 640, phone=True)
+            try:
+                tab.open(app.url)
+                (person,) = wait_for(lambda: app.visitors, "a visitor")
+                wait_for(lambda: person.walker.here, "the visitor to arrive")
+                assert tab.ask("document.title") == "scenegen"
+                top = lambda: tab.ask(HANDLE)[1]  # noqa: E731
+                wait_for(lambda: top() > 640 - 60, "the panel to fold")
+                keep(tab.screenshot(), "viewer_phone.png")
+                box = "document.querySelector('[aria-label=forward]').getBoundingClientRect()"
+                forward = tab.ask(f"(() => {{ const b = {box}; return [b.x + 9, b.y + 9] }})()")
+
+                def walked() -> float:
+                    return float(person.walker.camera.center[2])
+
+                tab.touch(*forward, seconds=0.3)
+                wait_for(lambda: walked() > 0.1, "a step forward")
+                time.sleep(1.0)
+                rest = walked()
+                time.sleep(1.0)
+                assert walked() == rest  # nobody walks on when the finger is gone
+                tab.fold()
+                wait_for(lambda: 640 * 0.5 < top() < 640 * 0.7, "the panel to unfold")
+                keep(tab.screenshot(), "viewer_phone_panel.png")
+                tab.fold()
+                wait_for(lambda: top() > 640 - 60, "the panel to fold again")
+                assert tab.complaints() == []
+            finally:
+                tab.close()
+
+    def test_tab_comes_back_to_a_server_started_anew(self, tmp_path: Path) -> None:
+        """By another program on the same port, then by this one: nobody touches the tab."""
+        app = ViewerApp(port=0)
+        port = app.server.get_port()
+        tab = Page(tmp_path / "chrome", 640, 420)
+        other = None
+        try:
+            app.show_world(world(30))
+            tab.open(app.url)
+            (person,) = wait_for(lambda: app.visitors, "a visitor")
+            wait_for(lambda: person.walker.here, "the visitor to arrive")
+
+            def away() -> bool:  # again where the page was still being put to its start
+                person.walker.step(1.5, 0.0, 0.0)
+                time.sleep(1.0)
+                return float(person.client.camera.position[2]) > 1.4
+
+            wait_for(away, "a step")
+            app.close()
+            code = (
+                "import sys; from viewer import ViewerApp; from viewer_parts import world;"
+                "app = ViewerApp(port=int(sys.argv[1])); app.show_world(world(30, 12)); app.wait()"
+            )
+            other = subprocess.Popen(
+                [sys.executable, "-c", code, str(port)], cwd=Path(__file__).parent
+            )
+            wait_for(lambda: "42 splats in 2 steps" in tab.text(), "the other server's world")
+            other.terminate()
+            other.wait(20)
+            app = ViewerApp(port=port)
+            app.show_world(world(30, 12, 7))
+            wait_for(lambda: "49 splats in 3 steps" in tab.text(), "this server's world again")
+            (person,) = wait_for(lambda: app.visitors, "the visitor to come back")
+            wait_for(lambda: person.walker.here, "the visitor to arrive")
+            assert float(person.walker.camera.center.norm()) < 0.01  # at the photograph
+            lost = "net::ERR_CONNECTION_REFUSED"
+            assert [error for error in tab.complaints() if lost not in error] == []
+        finally:
+            tab.close()
+            app.close()
+            if other is not None:
+                other.kill()
 
 
 def test_nothing_heavy_is_loaded_before_the_photograph_is_shown() -> None:

@@ -53,7 +53,9 @@ class FakeBrowser:
         if name not in PLACES:
             object.__setattr__(self, name, value)
             return
-        self.corrections += name == "position"
+        self.corrections += name == "far"
+        if name in ("position", "look_at") and np.allclose(value, self._known[name]):
+            return  # viser sends nothing that it takes for known
         if name == "position":  # viser takes the point looked at along
             self._known["look_at"] = self._known["look_at"] + (value - self._known["position"])
             self._sent.append(("look_at", self._known["look_at"]))
@@ -109,6 +111,19 @@ def test_speed_is_kept_however_late_the_browser_hears(late: int, speed: float) -
     browser.walk(person, (0, 0, 0.05), 20)
     browser.walk(person, (0, 0, 0), 2 * late + 2)
     assert browser.place["position"][2] == pytest.approx(0.5 * speed, abs=0.06)
+
+
+@pytest.mark.parametrize("eyes", [-3.0, 0.0, 1.7, 4.0])
+def test_correction_turns_nobody_though_the_eyes_lag_behind_the_head(eyes: float) -> None:
+    """A report between two pictures has the eyes where they were drawn last: at z = ``eyes``. The
+    head is a metre too far; it comes back to the wall with the eyes behind it, looking at it."""
+    person, browser = person_on(terrain(FLOOR, WALL))
+    browser.place["position"] = np.array([0.0, 0.0, eyes])
+    browser.place["look_at"] = np.array([0.0, 0.0, 2.75])
+    browser.walk(person, (0, 0, 0))
+    assert browser.place["look_at"][2] == pytest.approx(1.75, abs=0.03)
+    gaze = browser.place["look_at"] - browser.place["position"]
+    np.testing.assert_allclose(gaze, [0, 0, LOOK_AHEAD], atol=1e-6)
 
 
 def test_free_way_needs_no_correction() -> None:

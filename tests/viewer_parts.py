@@ -45,6 +45,14 @@ def world(*counts: int) -> Any:
     )  # fmt: skip
 
 
+def seen_world() -> Any:
+    """A wall 2 m ahead that its memory has seen, as a photograph of bricks."""
+    made = world(3000)
+    brick = torch.tensor([0.7, 0.25, 0.1]).expand(48, 64, 3)
+    made.memory.write(brick, torch.full((48, 64), 2.0), CAMERA)
+    return made
+
+
 def onlooker(app: ViewerApp) -> Visitor:
     """Somebody without a browser: what is sent to everyone stands for what is sent to a visitor."""
     someone = object.__new__(Visitor)

@@ -18,7 +18,7 @@ from viewer.greeting import Greeting
 from viewer.jobs import Job, Jobs
 from viewer.looking import look_around
 from viewer.panels.common import CommonPanel
-from viewer.server import HOST, PORT, LocalServer, address_of, quiet_console, start_server
+from viewer.server import HOST, LABEL, PORT, LocalServer, address_of, quiet_console, start_server
 from viewer.stage import AnyWorld, Chunk, Stage
 from viewer.telling import complain, plain
 from viewer.visitor import Visitor
@@ -173,6 +173,8 @@ class ViewerApp:
                 visitor.look_again()
         words = [f"**{plain(str(job))}**" if job else "", plain(text)]
         self.panel.status("\n\n".join(part for part in words if part), share)
+        done = "" if share is None else f"{share:.0%}"
+        self.server.gui.set_panel_label(f"{job.title} {done or '...'}" if job else LABEL)
 
     def _refresh(self) -> None:
         self.panel.name(self.stage.name, self.stage.total, self.steps)

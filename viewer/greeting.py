@@ -55,6 +55,7 @@ def greet(server: LocalServer, picture: Picture, fov: float | None = None) -> Gr
     navigation.set_home(server, pose)
     image = navigation.add_picture(server, rgb, pose)
     note = server.gui.add_markdown(f"**{plain(picture.name)}**\n\nWaking up ...")
+    server.gui.set_panel_label("Waking up ...")
     return Greeting(picture, fov, image, note)
 
 

@@ -1,4 +1,4 @@
-"""What a visitor sees before the page's scripts have run: the photograph, or a quiet dark.
+"""What we add to viser's page: something to see before its scripts have run, and a place on phones.
 
 viser's page is white until its scripts are connected, which takes seconds on a busy machine. Its
 canvas is transparent until something is drawn, so what is put behind it is seen until then.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+from pathlib import Path
+from string import Template
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,6 +24,10 @@ QUALITY = 85
 """Of the photograph in the page, as JPEG: about 150 kB."""
 LINKED = "initialCameraPosition"
 """In the address of a link to a view: it opens elsewhere than where the photograph was taken."""
+
+HEAD = Template(Path(__file__).with_name("page.html").read_text("utf-8"))
+"""Styles and scripts. ``background`` is one of CSS; ``folds`` says whether a narrow window begins
+without the panel."""
 
 
 class FirstSight:
@@ -50,16 +56,14 @@ class FirstSight:
         html = bytes(answer.body or b"")
         if answer.headers.get("Content-Encoding") == "gzip":
             html = gzip.decompress(html)
-        html = html.replace(b"<head>", b"<head>" + _head("" if LINKED in query else self._photo), 1)
+        head = _head("" if LINKED in query else self._photo, folds=bool(self._photo))
+        html = html.replace(b"<head>", b"<head>" + head, 1)
+        html = html.replace(b"<title>Viser</title>", b"<title>scenegen</title>", 1)
         kind = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(html))}
         return Response(200, "OK", Headers({**kind, "Cache-Control": "no-store"}), html)
 
 
-def _head(photo: str) -> bytes:
+def _head(photo: str, folds: bool) -> bytes:
     picture = f" url(data:image/jpeg;base64,{photo}) center/auto 100% no-repeat" if photo else ""
-    return f"""
-    <style>
-      html {{ height: 100%; background: rgb{BACKGROUND}{picture} }}
-      body, #root, #root div:has(canvas) {{ background: none !important }}
-    </style>
-    <script>window.__VISER_EMBED_CONFIG__ = {{ darkMode: true }};</script>""".encode()
+    words = {"background": f"rgb{BACKGROUND}{picture}", "folds": str(folds).lower()}
+    return HEAD.substitute(words).encode()

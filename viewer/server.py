@@ -24,6 +24,8 @@ from viewer.page import BACKGROUND, FirstSight
 
 logger = logging.getLogger("scenegen")
 
+LABEL = "scenegen"
+"""The upper line of the panel when nothing goes on; all of it that a folded panel shows."""
 HOST, PORT = "127.0.0.1", 8080
 """Where the viewer is served when nothing else is asked for: only to this machine."""
 PORTS_TRIED = 100
@@ -59,7 +61,7 @@ def start_server(host: str, port: int, first_sight: FirstSight | None = None) ->
     logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
     first_sight = first_sight or FirstSight()
     with quiet_console(), _guarded_door(first_sight):
-        server = LocalServer(host=host, port=free, label="scenegen", verbose=False)
+        server = LocalServer(host=host, port=free, label=LABEL, verbose=False)
     server.first_sight = first_sight
     if port not in (0, server.get_port()):
         logger.warning(

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 import viser
+import viser.transforms
 
 from renderers import Camera
 from spatial_memory.walking import Body, Point, Terrain
@@ -36,6 +37,8 @@ UPRIGHT = -0.9
 started anew reports in other axes first, where up is elsewhere."""
 MOVED = 2e-3
 """Corrections smaller than this are not worth sending, in metres."""
+ASIDE = np.array([0.0, 0.02, 0.0])
+"""So far apart, viser takes two places for different, in metres."""
 TAGS = 1000
 """Far planes that mark corrections: one metre apart, used in turn."""
 
@@ -123,8 +126,7 @@ class Walker:
             self._next_tag()
             self._reach()
             camera.up_direction = pose.up
-            camera.position = pose.position
-            camera.look_at = pose.look_at
+            self._tell(pose.position, pose.look_at)
             camera.fov = pose.fov
             self._owed, self._wanted = None, pose
             self._head = np.array(pose.look_at, np.float64)
@@ -164,10 +166,21 @@ class Walker:
     def _put_right(self, camera: viser.CameraHandle, head: np.ndarray) -> None:
         """Tell the browser, which has the visitor at ``head``, where the visitor is."""
         self._asked, self._owed = head, np.zeros(3)
-        position = np.array(camera.position) + (self._head - head)
+        ahead = np.linalg.norm(head - camera.position) if self._mode == "orbit" else LOOK_AHEAD
+        forward = viser.transforms.SO3(np.asarray(camera.wxyz)).as_matrix()[:, 2]
         with self._client.atomic():
             self._next_tag()
-            camera.position = position
+            self._tell(self._head - ahead * forward, self._head)
+
+    def _tell(self, position: np.ndarray, look_at: np.ndarray) -> None:
+        """Send both, whatever viser believes: it sends no place where the browser was last.
+
+        A report can have the head where it was told to be, and the eyes where they were drawn.
+        """
+        camera = self._client.camera
+        camera.position = position + ASIDE
+        camera.position = position
+        camera.look_at = look_at
 
     def _begin(self, head: np.ndarray, far: float) -> None:
         self._head, self._tag, self._owed, self._wanted = head, far, None, None
