@@ -22,10 +22,13 @@ class CreateConfig:
     sides and half a metre around; around, the full circle, laid out with
     copies of the photograph, every other one mirrored."""
     quality: Quality = "standard"
-    """Size of every view: draft 512, standard 768, high 1024 pixels on its longer side."""
+    """Size of every view: draft 512, standard 768, high 1024 pixels on its longer side. At standard
+    and high the splats of the photograph are refined until they render as it."""
     layers: bool = True
     """Continue what lies behind the edges of things in the photograph, so that a step aside shows
     background and no gaps."""
+    budget: int = 1_500_000
+    """Splats at most. Those of the photograph stay; what is invented is merged to fit."""
     seed: int = 0
     """Same photograph, seed and backends: same world."""
     fov: float | None = None

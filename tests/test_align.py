@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from renderers import Camera
+from renderers import Camera, Splats
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_depth, rim_of
+from scenegen.world.grow import behind_photo
 
 CAMERA = Camera.from_fov(60, 80, 60)
 
@@ -119,3 +120,32 @@ def test_in_front_of_the_sky_there_is_no_place_at_all() -> None:
     unknown = Seen(CAMERA, torch.full((60, 80), math.nan))
     kept = behind_seen(torch.full((60, 80), 4.0), wanted, CAMERA, [unknown])
     assert (kept == 4.0).all()
+
+
+def test_nothing_new_stands_before_what_the_photograph_shows() -> None:
+    """A wall at 10 m, sky above it: what is new goes 0.3 % behind the wall, or away."""
+    depth = torch.full((60, 80), 10.0)
+    depth[:10] = math.inf
+    points = torch.tensor(
+        [
+            [0.0, 0.0, 9.9],  # of the wall, a little before it: put behind
+            [0.0, 0.0, 4.0],  # before the wall: left out
+            [0.0, 0.0, 12.0],  # behind it
+            [0.0, -4.0, 9.9],  # before the sky: left out
+            [9.0, 0.0, 4.0],  # out of the picture
+            [0.0, 0.0, -1.0],  # behind the camera
+        ]
+    )
+    count = len(points)
+    added = behind_photo(
+        Splats(
+            points,
+            torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
+            torch.full((count, 3), 0.01),
+            torch.ones(count),
+            torch.zeros(count, 3),
+        ),
+        Seen(CAMERA, depth),
+    )
+    wall = torch.tensor([[0.0, 0.0, 10.03]])
+    torch.testing.assert_close(added.means, torch.cat([wall, points[[2, 4, 5]]]))

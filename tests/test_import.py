@@ -20,7 +20,7 @@ from scenegen.config import ImportConfig
 from scenegen.export import write_ply, write_transforms
 from scenegen.export.placement import Y_UP, Z_UP, Placement
 from scenegen.world import import_splats, pose_at, pose_from, remake
-from scenegen.world.world import Erased
+from scenegen.world.events import Erased
 
 PLAIN: dict[str, Any] = {"depth": "prior", "outpaint": "patch", "renderer": "cpu"}
 

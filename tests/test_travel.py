@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from test_cli import fails
 from test_memory_cli import says
@@ -20,6 +21,7 @@ from test_world_edits import database, same
 import scenegen
 from renderers import SceneError
 from scenegen import cli
+from scenegen.splatting.losses import psnr
 from scenegen.world import check_world, pack, remake, unpack
 from scenegen.world.packing import MANIFEST
 from scenegen.world.world import World
@@ -48,6 +50,22 @@ def test_layers_and_copies_are_made_again(tmp_path: Path) -> None:
     photo = write_photo(tmp_path / "photo.png", 96, 64)
     settings = {**SETTINGS, "layers": True}
     world = scenegen.create(photo, tmp_path / "w", extent="photo", **settings)
+    assert all(one.difference is None for one in remake(world))
+
+
+def test_what_was_refined_and_merged_to_a_budget_is_made_again(tmp_path: Path) -> None:
+    """At standard quality the photograph is refined; a view that turns gets what is left."""
+    photo = write_photo(tmp_path / "photo.png", 96, 72)
+    settings = {**SETTINGS, "layers": True, "extent": "photo"}
+    plain = scenegen.create(photo, tmp_path / "plain", **settings)
+    world = scenegen.create(photo, tmp_path / "w", **{**settings, "quality": "standard"})
+    shown = torch.as_tensor(world.memory.views[0].rgb)
+    before, after = (psnr(each.render(each.camera0).rgb, shown) for each in (plain, world))
+    assert after > before + 2.0
+    count = len(world.splats)
+    list(world.visit([world.camera0.moved(yaw_degrees=35)], budget=count + 2500))
+    assert world.steps[-1].info["limit"] == 2500
+    assert count + 2000 < len(world.splats) <= count + 2500
     assert all(one.difference is None for one in remake(world))
 
 

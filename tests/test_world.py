@@ -20,7 +20,7 @@ from PIL import Image
 import scenegen
 from renderers import Camera, SceneError, make_renderer
 from scenegen.world import Committed, Finished, Loaded, Planned, Retrieved, Scaled, Skipped
-from scenegen.world.plan import EXTENTS, planned_cameras
+from scenegen.world.plan import EXTENTS, allowance, planned_cameras
 
 SETTINGS = {
     **{"quality": "draft", "depth": "prior", "outpaint": "patch", "renderer": "cpu"},
@@ -245,6 +245,19 @@ def test_reading_a_world_does_not_disturb_who_writes_it(photo: Path, tmp_path: P
     assert (in_flight / "splats.safetensors").read_bytes() == b"half"
     list(world.grow([world.camera0.moved(yaw_degrees=10)]))
     assert len(scenegen.open(folder).steps) == 2
+
+
+def test_views_that_turn_share_what_is_left_of_the_budget() -> None:
+    camera = Camera.from_fov(63, 768, 576)
+    aside, turned = camera.moved(right=0.3), camera.moved(yaw_degrees=15)
+    assert allowance(90_000, [aside, turned, turned]) == 90_000
+    assert allowance(90_000, [turned, aside, turned, turned]) == 30_000
+    assert allowance(-5, [turned]) == 2_000  # a hole is worse
+
+
+def test_a_budget_that_no_photograph_fits_is_refused(photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match="a budget of 5000 splats is too small"):
+        scenegen.create(photo, tmp_path / "w", budget=5000)
 
 
 def test_plans_stay_level_and_step_gently() -> None:

@@ -8,6 +8,9 @@ Targets are the pixels that a view brought itself. The rest of a stored view is 
 world as it was then: to fit it would be to learn its flaws. Splats are pruned and split only when
 a budget is given: there is one per pixel, and to split more was measured to lower the quality of
 views that were never stored.
+
+The background is black for one step and white for the next: a splat that lets it through is told
+to be solid, and covers what lies or will lie behind.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ LAST_RATE = 0.1
 """What the rates fall to, as a share of the first."""
 OPACITY_LIMIT = 0.995
 """Opacities stay below this and above its complement, where their logit still moves."""
+BACKGROUNDS = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 SKY_SHELL = 0.6
 """Splats beyond this share of the sky's radius are sky, and keep their places."""
 
@@ -166,7 +170,8 @@ def refine_events(
     for number in range(rounds):
         for place in torch.randperm(len(visits), generator=generator).tolist():
             share = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done / total))
-            loss = _step(state, targets[visits[place]], renderer, share)
+            background = BACKGROUNDS[done % len(BACKGROUNDS)]
+            loss = _step(state, targets[visits[place]], renderer, share, background)
             done += 1
             yield RefineProgress(done, total, visits[place], loss)
         if number + 1 in (rounds // 2, rounds):
@@ -290,11 +295,18 @@ def _psnr(state: _State, target: _Target, renderer: Renderer) -> float:
     return psnr(picture.rgb, target.rgb, target.weights)
 
 
-def _step(state: _State, target: _Target, renderer: Renderer, share: float) -> float:
+def _step(
+    state: _State,
+    target: _Target,
+    renderer: Renderer,
+    share: float,
+    background: tuple[float, float, float],
+) -> float:
     """One step for one view; returns its loss. ``share`` scales the rates."""
     with torch.enable_grad():
         leaves = state.leaves(target.rows)
-        picture = renderer.render(state.visible(leaves, target.rows), target.camera)
+        scene = state.visible(leaves, target.rows)
+        picture = renderer.render(scene, target.camera, background)
         loss = photometric_loss(picture.rgb, target.rgb, target.weights)
         if not loss.requires_grad:  # nothing is in sight
             return float(loss)

@@ -78,6 +78,21 @@ class Seen:
     depth: Float[Tensor, "h w"]
     """Metres; NaN unknown, +inf sky."""
 
+    def depth_at(
+        self, pixels: Float[Tensor, "n 2"], depth: Float[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """What it saw where points project to; NaN where they are not in the picture.
+
+        Args:
+            pixels: As :meth:`renderers.Camera.project` gives them.
+            depth: From there, too.
+        """
+        column, row = pixels.floor().nan_to_num(-1.0).clamp(-1e6, 1e6).long().unbind(-1)
+        height, width = self.depth.shape
+        inside = (depth > 0) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
+        seen = self.depth[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+        return torch.where(inside, seen, math.nan)
+
 
 def fit_depth(
     estimated: Float[Tensor, "h w"], known: Float[Tensor, "h w"], use: Bool[Tensor, "h w"]
@@ -186,11 +201,7 @@ def behind_seen(
 
 def _blocks(points: Float[Tensor, "n 3"], view: Seen) -> Bool[Tensor, " n"]:
     pixels, depth = view.camera.project(points)
-    column, row = pixels.floor().nan_to_num(-1.0).clamp(-1e6, 1e6).long().unbind(-1)
-    height, width = view.depth.shape
-    inside = (depth > 0) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    seen = view.depth[row.clamp(0, height - 1), column.clamp(0, width - 1)]
-    return inside & (depth < FREE_SPACE * seen)  # NaN compares false: unknown is not free
+    return depth < FREE_SPACE * view.depth_at(pixels, depth)  # NaN compares false: not free
 
 
 def rim_of(known: Float[Tensor, "h w"], hole: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from renderers import Camera, SceneError, choose, join, make_renderer
+from renderers import Camera, Renderer, SceneError, choose, join, make_renderer
 from renderers.base import RENDERERS
 from scenegen import geometry, splatting
 from scenegen.config import LONG_SIDE, CreateConfig
@@ -31,9 +31,18 @@ from scenegen.world.layer import behind_edges
 from scenegen.world.plan import EXTENTS, planned_cameras
 from scenegen.world.store import Store
 from scenegen.world.world import World
+from spatial_memory.views import make_view
 
-COPY_SHARE = 0.4
-"""Share of its splats that a copy of the photograph has."""
+COPY_SHARE, COPIES_SHARE = 0.4, 0.3
+"""A copy of the photograph has at most this share of its splats, and all copies together at most
+that share of the budget."""
+LAYER_SHARE = 0.1
+"""What lies behind the edges of the photograph has at most this share of the budget."""
+LEAST_BUDGET = 100_000
+"""A smaller budget is no world."""
+REFINE_ROUNDS = 3
+"""Rounds of refinement of the photograph. They give it 6 dB, and close cracks beside its edges;
+more fit the photograph closer than what one sees from anywhere else."""
 SKY_FACTOR, SKY_NEAREST, SKY_FARTHEST = 4.0, 60.0, 400.0
 """The sky is this many times as far as the farthest surface, within a range in metres."""
 
@@ -155,16 +164,16 @@ def _events(creation: Creation) -> Iterator[Event]:
         share = float(layer.known.float().mean())
         yield Committed(step.id, layer.splats, camera, share, time.monotonic() - begun)
     if config.extent == "around":
-        yield from _lay_out(world, [data] if layer is None else [data, layer])
+        yield from _lay_out(world, [data] if layer is None else [data, layer], config.budget)
     cameras = planned_cameras(camera, config.extent)
-    for event in world.visit(cameras) if cameras else ():
+    for event in world.visit(cameras, budget=config.budget) if cameras else ():
         if not isinstance(event, Finished):
             yield event
     yield Finished(len(world.steps), len(world.splats), time.monotonic() - started)
 
 
-def _lay_out(world: World, parts: list[StepData]) -> Iterator[Event]:
-    for facing, data, info in copies_of(parts, world.camera0):
+def _lay_out(world: World, parts: list[StepData], budget: int) -> Iterator[Event]:
+    for facing, data, info in copies_of(parts, world.camera0, budget):
         begun = time.monotonic()
         step = world.commit(facing, data, "generated", info)
         share = float(data.known.float().mean())
@@ -172,14 +181,17 @@ def _lay_out(world: World, parts: list[StepData]) -> Iterator[Event]:
 
 
 def copies_of(
-    parts: list[StepData], camera: Camera
+    parts: list[StepData], camera: Camera, budget: int
 ) -> Iterator[tuple[Camera, StepData, dict[str, Any]]]:
     """Copies of the photograph, and of what lies behind its edges, all round, with fewer splats."""
+    wanted = copies(camera.fov_degrees)
+    each = COPIES_SHARE * budget / max(1, len(wanted)) / sum(len(part.splats) for part in parts)
+    share = min(COPY_SHARE, each)
     parts = [
-        replace(part, splats=thinned(part.splats, math.ceil(COPY_SHARE * len(part.splats))))
+        replace(part, splats=thinned(part.splats, math.ceil(share * len(part.splats))))
         for part in parts
     ]
-    for copy in copies(camera.fov_degrees):
+    for copy in wanted:
         for number, part in enumerate(parts):
             facing, data = copied(part, camera, copy)
             yield facing, data, {"copy": number, **asdict(copy), "splats": len(data.splats)}
@@ -202,6 +214,12 @@ def _config(settings: dict[str, Any]) -> CreateConfig:
                 fix="use one of them",
             )
     config = CreateConfig(**settings)
+    if config.budget < LEAST_BUDGET:
+        raise SceneError(
+            f"a budget of {config.budget} splats is too small for a world",
+            why="a photograph alone has some hundred thousand, one for each of its pixels",
+            fix=f"give --budget {LEAST_BUDGET} or more, and --quality draft for small worlds",
+        )
     check_eye_height(config.eye_height)
     return config
 
@@ -226,7 +244,7 @@ def first_steps(
 ) -> tuple[StepData, StepData | None, float, str]:
     """The photograph, lifted; what goes on behind its edges; radius of the sky; origin of metres.
 
-    The photograph is coloured to render as it, with what shows through from behind.
+    The photograph is coloured and refined to render as it, with what shows through from behind.
     """
     estimate = geometry.estimate(rgb, names["depth"], camera.fov_degrees, config.eye_height)
     checkpoint()
@@ -249,10 +267,36 @@ def first_steps(
     splats = splatting.lift(rgb, depth, camera, sky_radius=sky_radius)
     renderer = make_renderer(names["renderer"])
     coat = splatting.undercoat(rgb, depth, camera, sky_radius=sky_radius)
+    if layer is not None:
+        most = math.ceil(LAYER_SHARE * config.budget)
+        layer = replace(layer, splats=thinned(layer.splats, most))
     behind = coat if layer is None else join([coat, layer.splats])
     splats = splatting.match_colors(splats, rgb, known, camera, renderer, behind=behind)
     data = StepData(splats=join([splats, coat]), rgb=rgb, depth=depth, known=known)
+    if config.quality != "draft":
+        data, layer = _refined(data, layer, camera, renderer, sky_radius, config.seed)
     return data, layer, sky_radius, estimate.scale
+
+
+def _refined(
+    data: StepData,
+    layer: StepData | None,
+    camera: Camera,
+    renderer: Renderer,
+    sky_radius: float,
+    seed: int,
+) -> tuple[StepData, StepData | None]:
+    view = make_view(data.rgb, data.depth, camera, "observed", data.known)
+    scene = data.splats if layer is None else join([data.splats, layer.splats])
+    for event in splatting.refine_events(
+        scene, [view], renderer, rounds=REFINE_ROUNDS, seed=seed, sky_radius=sky_radius
+    ):
+        checkpoint()
+        if isinstance(event, splatting.Refined):
+            scene = event.splats
+    count = len(data.splats)
+    data = replace(data, splats=scene[:count])
+    return data, None if layer is None else replace(layer, splats=scene[count:])
 
 
 def sky_radius_of(depth: torch.Tensor) -> float:

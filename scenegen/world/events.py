@@ -103,6 +103,14 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Erased:
+    """What :meth:`scenegen.World.erase` took away."""
+
+    splats: int
+    surfels: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """The work asked for is done."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from renderers import Camera, Render, join
+from renderers import Camera, Render, Splats, join
 from scenegen import geometry, outpaint, splatting
+from scenegen.export.budget import thinned
 from scenegen.fields import regions
 from scenegen.stopping import checkpoint
-from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_depth
+from scenegen.world.align import FREE_SPACE, Fit, Seen, behind_seen, continued_depth, fit_depth
 from scenegen.world.arrays import StepData
 from scenegen.world.floor import lowest
 from spatial_memory import Retrieval, ViewMemory
@@ -26,6 +27,8 @@ SOLID = 0.95
 """Depth of the world is trusted for fitting where its opacity is at least this."""
 THIN_BEHIND = 1.003
 """Where the world is neither solid nor a hole, its own colours are put this much farther away."""
+CLEAR = 1.003
+"""What is new lies farther than what the photograph shows in front of it, by this factor."""
 THIN_PX = 2
 """That is done so far from a hole, in pixels."""
 MIN_HOLE = 0.001
@@ -125,6 +128,12 @@ class Grown:
     rejected: dict[int, str]
     """Past views that contradict what is known, and how."""
 
+    def within(self, limit: int | None) -> StepData:
+        """What it adds, with at most so many splats: those that look alike are merged."""
+        if limit is None:
+            return self.data
+        return replace(self.data, splats=thinned(self.data.splats, limit))
+
     def as_info(self) -> dict[str, Any]:
         """What the journal keeps of it: plain values."""
         fit = self.fit
@@ -189,10 +198,29 @@ def invent(
     splats = splatting.lift(rgb, backed, view.camera, lifted | thin, sky_radius)
     checkpoint()
     coat = splatting.undercoat(rgb, full, view.camera, lifted, sky_radius)
-    data = StepData(splats=join([splats, coat]), rgb=rgb, depth=full, known=lifted)
+    added = behind_photo(join([splats, coat]), seen[0])
+    data = StepData(splats=added, rgb=rgb, depth=full, known=lifted)
     said = zip(view_ids, done.verdicts, strict=False)  # none where nothing had to be filled
     rejected = {view_id: v.reason for view_id, v in said if v.rejected}
     return Grown(data, remembered, invented, fit, rejected)
+
+
+def behind_photo(splats: Splats, photo: Seen) -> Splats:
+    """New splats, without any before what the photograph shows.
+
+    Those a little before it, as far as two views may differ about one surface, are put behind it
+    along the photograph's rays; the others are left out.
+
+    Args:
+        splats: In the world.
+        photo: What the photograph shows.
+    """
+    pixels, depth = photo.camera.project(splats.means)
+    clear = CLEAR * photo.depth_at(pixels, depth)
+    factor = torch.where(depth < clear, clear / depth, 1.0)  # NaN compares false
+    center = photo.camera.center
+    means = center + factor[:, None] * (splats.means - center)
+    return replace(splats, means=means)[factor <= CLEAR / FREE_SPACE]
 
 
 def _beside(hole: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -57,6 +57,26 @@ def around_moves(fov_degrees: float) -> tuple[Move, ...]:
     views = math.ceil(360.0 / fov_degrees)
     feet = [{"yaw_degrees": 360.0 * i / views, **GROUND} for i in range(1, views)]
     return (*circle, *BETWEEN, *CORNERS, *feet)
+
+
+SAME_PLACE = 1e-4
+"""Cameras less than this from the world's origin, in metres, only turn there."""
+LEAST_STEP = 2_000
+"""Splats that a view may always add: a hole is worse than a budget passed by a little."""
+
+
+def allowance(left: int, cameras: Sequence[Camera]) -> int:
+    """Splats that the first of some planned views may add.
+
+    Views that turn show what was never seen, and share what is left evenly. A step aside uncovers
+    little, and may have what it needs.
+
+    Args:
+        left: What all of them may add.
+        cameras: The views still to be visited, in order.
+    """
+    turns = [bool(camera.center.norm() < SAME_PLACE) for camera in cameras]
+    return max(LEAST_STEP, left // (sum(turns) if turns[0] else 1))
 
 
 NEAR_SHARE = 0.02

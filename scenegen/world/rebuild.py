@@ -111,7 +111,8 @@ class _Again(World):
     def _make(self, step: Step) -> None:
         info = step.info
         if "retrieved" in info:
-            for _ in self.step(step.camera, info["depth"], info["outpaint"], info["seed"]):
+            made_with = info["depth"], info["outpaint"], info["seed"]
+            for _ in self.step(step.camera, *made_with, limit=info.get("limit")):
                 pass
             return
         if step.provenance == "observed":
@@ -120,7 +121,7 @@ class _Again(World):
             names |= {"depth": self._config.depth, "outpaint": self._config.outpaint}
             data, layer, _, _ = first_steps(rgb, step.camera, names, self._config)
             self._parts = [data] if layer is None else [data, layer]
-            self._copies = copies_of(self._parts, step.camera)
+            self._copies = copies_of(self._parts, step.camera, self._config.budget)
         elif "layer" in info:
             data = self._parts[-1]
         elif "copy" in info:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,13 @@ from scenegen import geometry, models
 from scenegen.export.options import ExportOptions
 from scenegen.outpaint import choose_outpainter
 from scenegen.stopping import checkpoint
-from scenegen.world.events import Committed, Event, Finished, Planned, Retrieved, Skipped
+from scenegen.world.events import Committed, Erased, Event, Finished, Planned, Retrieved, Skipped
 from scenegen.world.grow import MIN_HOLE, Look, invent, look, remembered, sky_depth
 from scenegen.world.history import History, last_whole
 from scenegen.world.journal import Step, camera_from_json, camera_to_json
 from scenegen.world.merging import Pose, parts_of, within
 from scenegen.world.paths import path_cameras, showing
+from scenegen.world.plan import allowance
 from scenegen.world.recall import Recall, as_info, from_info, recall
 from scenegen.world.replay import check_box, in_box, surfaces
 from scenegen.world.store import Store
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
     from trimesh import Trimesh
 
     from scenegen.world.compare import Difference
-
-
-@dataclass(frozen=True)
-class Erased:
-    """What :meth:`World.erase` took away."""
-
-    splats: int
-    surfels: int
 
 
 class World(History):
@@ -271,7 +264,11 @@ class World(History):
         return look(self._renderer.render(splats, camera), camera, self.sky_radius)
 
     def visit(
-        self, cameras: Sequence[Camera], walk: bool = False, part_of: int | None = None
+        self,
+        cameras: Sequence[Camera],
+        walk: bool = False,
+        part_of: int | None = None,
+        budget: int | None = None,
     ) -> Iterator[Event]:
         """Fill what these views uncover; otherwise as :meth:`grow`.
 
@@ -279,16 +276,18 @@ class World(History):
             cameras: The views, in order.
             walk: Whether one walks there: :attr:`walker` stands at the last one then.
             part_of: The entry that these steps are undone with.
+            budget: Splats that the world may have then.
         """
         started = time.monotonic()
         yield Planned(tuple(cameras))
         depth = geometry.choose_depth(self._meta["depth"])[0]
         painter = choose_outpainter(self._meta["outpaint"], self._meta.get("prompt"))[0]
         try:
-            for camera in cameras:
+            for place, camera in enumerate(cameras):
                 with self.writing():
                     seed = int(self._meta["seed"]) * 100_003 + self.journal.next_id
-                    yield from self.step(camera, depth, painter, seed, walk, part_of)
+                    limit = budget and allowance(budget - len(self.splats), cameras[place:])
+                    yield from self.step(camera, depth, painter, seed, walk, part_of, limit)
         finally:
             self.set_aside()
         yield Finished(len(self.steps), len(self.splats), time.monotonic() - started)
@@ -301,6 +300,7 @@ class World(History):
         seed: int,
         walk: bool = False,
         part_of: int | None = None,
+        limit: int | None = None,
     ) -> Iterator[Event]:
         """Fill what one view uncovers, within :meth:`writing`. For the loop's own use."""
         begun = time.monotonic()
@@ -334,6 +334,7 @@ class World(History):
         if grown is None:
             yield self._skip(camera, view, walk, honest=True)
             return
+        data = grown.within(limit)
         checkpoint()
         seconds = time.monotonic() - begun
         info = {
@@ -343,15 +344,15 @@ class World(History):
             "seed": seed,
             "walked": walk,
             "hole_share": view.hole_share,
-            "splats": len(grown.data.splats),
+            "splats": len(data.splats),
             "retrieved": as_info(choice),
             **grown.as_info(),
+            **({} if limit is None else {"limit": limit}),
+            **({} if part_of is None else {"part_of": part_of}),
             "seconds": seconds,
         }
-        if part_of is not None:
-            info["part_of"] = part_of
-        made = self.add(camera, grown.data, "generated", info)
-        yield Committed(made.id, grown.data.splats, camera, view.hole_share, seconds)
+        made = self.add(camera, data, "generated", info)
+        yield Committed(made.id, data.splats, camera, view.hole_share, seconds)
 
     def _skip(self, camera: Camera, view: Look, walk: bool, honest: bool = False) -> Skipped:
         if walk:
