@@ -393,3 +393,19 @@ def test_halves_are_held_to_their_own_place_and_size(world: tuple[Splats, list[V
     np.testing.assert_array_equal(state.anchors[:, 3:7], quats[state.rows])
     np.testing.assert_array_equal(state.anchors[:, 7:10], state.table[:, 7:10])
     assert (state.anchors[7, :3] != state.anchors[8, :3]).any()
+
+
+def test_splats_become_solid_where_they_shall_cover_what_is_behind() -> None:
+    """A dark wall that half lets through what is behind: before black that hardly matters."""
+    camera = small_camera()
+    shape = camera.height, camera.width
+    dark = torch.full((*shape, 3), 0.1)
+    view = make_view(dark, torch.ones(shape), camera, "observed")
+    wall = splatting.lift(dark, view.depth, camera)
+    wall = replace(wall, opacities=torch.full_like(wall.opacities, 0.5))
+    renderer, alphas = make_renderer("cpu"), []
+    for solid in (False, True):
+        refined = splatting.refine(wall, [view], renderer, rounds=6, solid=solid)
+        assert refined.iterations > 0
+        alphas.append(float(renderer.render(refined.splats, camera).alpha.mean()))
+    assert alphas[1] > alphas[0] + 0.02

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from scenegen.world.scale_field import NODES, ScaleField, fit_scale_field
+from scenegen.world.scale_field import NODES, ScaleField, _solved_in_band, fit_scale_field
 
 ALL = torch.ones(60, 80, dtype=torch.bool)
 
@@ -60,3 +61,14 @@ def test_the_same_bits_for_any_number_of_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert torch.equal(results[0][0], results[1][0]) and results[0][1] == results[1][1]
+
+
+def test_the_band_is_solved_as_the_whole_matrix_is() -> None:
+    generator = np.random.default_rng(3)
+    normal = np.diag(generator.uniform(5, 6, NODES**2))
+    for away in (1, NODES - 1, NODES, NODES + 1):
+        beside = generator.uniform(-0.3, 0.3, NODES**2 - away)
+        normal += np.diag(beside, away) + np.diag(beside, -away)
+    right = generator.uniform(-1, 1, NODES**2)
+    answer = _solved_in_band(normal, right)
+    np.testing.assert_allclose(answer, np.linalg.solve(normal, right), rtol=1e-9, atol=1e-12)

@@ -8,9 +8,6 @@ Targets are the pixels that a view brought itself. The rest of a stored view is 
 world as it was then: to fit it would be to learn its flaws. Splats are pruned and split only when
 a budget is given: there is one per pixel, and to split more was measured to lower the quality of
 views that were never stored.
-
-The background is black for one step and white for the next: a splat that lets it through is told
-to be solid, and covers what lies or will lie behind.
 """
 
 from __future__ import annotations
@@ -49,7 +46,7 @@ LAST_RATE = 0.1
 """What the rates fall to, as a share of the first."""
 OPACITY_LIMIT = 0.995
 """Opacities stay below this and above its complement, where their logit still moves."""
-BACKGROUNDS = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+BLACK, WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 SKY_SHELL = 0.6
 """Splats beyond this share of the sky's radius are sky, and keep their places."""
 
@@ -105,6 +102,7 @@ def refine(
     seed: int = 0,
     sky_radius: float | None = None,
     budget: int | None = None,
+    solid: bool = False,
 ) -> Refined:
     """Change splats until they render as the views, as :func:`refine_events` does; the result."""
     *_, last = refine_events(
@@ -115,6 +113,7 @@ def refine(
         seed=seed,
         sky_radius=sky_radius,
         budget=budget,
+        solid=solid,
     )
     assert isinstance(last, Refined)
     return last
@@ -129,6 +128,7 @@ def refine_events(
     seed: int = 0,
     sky_radius: float | None = None,
     budget: int | None = None,
+    solid: bool = False,
 ) -> Generator[RefineProgress | Refined]:
     """Change splats until they render as the views, step by step.
 
@@ -146,6 +146,8 @@ def refine_events(
             their places. Left out, there is no sky.
         budget: Half way, faded splats are taken away and those that are pulled about most are
             split, up to this many splats in all. Left out, every splat stays.
+        solid: Every other step is taken before white instead of black: splats that let it through
+            learn to cover it, and with it whatever lies or will lie behind them.
 
     Yields:
         RefineProgress after every step, then Refined.
@@ -170,7 +172,7 @@ def refine_events(
     for number in range(rounds):
         for place in torch.randperm(len(visits), generator=generator).tolist():
             share = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done / total))
-            background = BACKGROUNDS[done % len(BACKGROUNDS)]
+            background = WHITE if solid and done % 2 else BLACK
             loss = _step(state, targets[visits[place]], renderer, share, background)
             done += 1
             yield RefineProgress(done, total, visits[place], loss)

@@ -289,7 +289,13 @@ def _refined(
     view = make_view(data.rgb, data.depth, camera, "observed", data.known)
     scene = data.splats if layer is None else join([data.splats, layer.splats])
     for event in splatting.refine_events(
-        scene, [view], renderer, rounds=REFINE_ROUNDS, seed=seed, sky_radius=sky_radius
+        scene,
+        [view],
+        renderer,
+        rounds=REFINE_ROUNDS,
+        seed=seed,
+        sky_radius=sky_radius,
+        solid=True,
     ):
         checkpoint()
         if isinstance(event, splatting.Refined):
