@@ -1,6 +1,7 @@
 """How right the depth is that one photograph gives, on real photographs whose depth is known.
 
 Run: python benchmarks/depth.py [--quick] [--gate] [--save-baseline] [--data FOLDER]
+     [--kapture FOLDER]
 
   spearman  rank correlation of disparities: is what is nearer said to be nearer?
   absrel    mean error over the true depth, when scale and shift of disparity are fitted
@@ -10,12 +11,14 @@ Run: python benchmarks/depth.py [--quick] [--gate] [--save-baseline] [--data FOL
 All depth backends that run here answer as they do in a world, edges sharpened and all. Beside them:
 
   fastdepth alone  that network on its own, without the prior that is mixed into the backend
+  linear probe     the base of the shipped network, fitted in closed form, without its head
   ramp             depth as a function of the row alone, fitted to the true depth of that picture
   constant         the median of the true depth
 
 Scopes are told apart: "indoor" and "outdoor" have measured depth; "matched" are rooms too, with
-depth from stereo matching, which is missing where walls are blank and less exact at outlines; "own"
-are those of --data. Where pictures come from is said in depth_data.py. A lead is by how much a
+depth from stereo matching, which is missing where walls are blank and less exact at outlines;
+"matched outdoor" likewise, with --kapture; "own" are those of --data. Where pictures come from is
+said in depth_data.py and depth_outdoors.py. A lead is by how much a
 backend is better than a baseline.
 """
 
@@ -26,6 +29,7 @@ import renderers  # noqa: F401  before torch: it says how threads wait
 # isort: split
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -33,6 +37,7 @@ from torch import Tensor
 
 from benchmarks import depth_metrics, metrics
 from benchmarks.depth_data import Sample, samples
+from benchmarks.depth_outdoors import outdoors
 from benchmarks.metrics import Metric
 from renderers import Camera
 from scenegen import geometry, models
@@ -48,8 +53,8 @@ MEASURES: dict[str, metrics.Direction] = {
 }
 TARGETS = {("motorcycle", "spearman"): 0.88, ("own outdoor", "delta1"): 0.85}
 """What the best backend should reach, by case or scope and measure."""
-BASELINES = ("fastdepth alone", "ramp", "constant")
-SCOPES = ("indoor", "matched", "own indoor", "own outdoor")
+BASELINES = ("fastdepth alone", "linear probe", "ramp", "constant")
+SCOPES = ("indoor", "matched", "matched outdoor", "own indoor", "own outdoor")
 LEAD = ", lead over "
 """Joins a scope and a baseline in the names of leads."""
 
@@ -63,6 +68,8 @@ class Options(metrics.Options):
 
     data: Path | None = None
     """Folder with more of them: indoor/ and outdoor/ with NAME.png and NAME.npy, in metres."""
+    kapture: Path | None = None
+    """Folder `samples` of kapture's source distribution, for the outdoors."""
 
 
 def contestants(absent: dict[str, str]) -> dict[str, Answer]:
@@ -78,6 +85,8 @@ def contestants(absent: dict[str, str]) -> dict[str, Answer]:
         found["fastdepth alone"] = fastdepth_alone()
     else:
         absent["fastdepth alone"] = "its weights are missing: scenegen models pull fastdepth"
+    if geometry.DEPTH_BACKENDS["dpt"].missing() is None:
+        found["linear probe"] = linear_probe()
     return {**found, "ramp": ramp, "constant": lambda sample: torch.zeros_like(sample.truth)}
 
 
@@ -101,6 +110,21 @@ def fastdepth_alone() -> Answer:
         fov = sample.fov_degrees or geometry.default_fov(width, height)
         lens = Camera.from_fov(fov, width, height).px_from_cam
         return 1.0 / network.answer(sample.rgb, lens)
+
+    return answer
+
+
+def linear_probe() -> Answer:
+    """The linear base of the shipped network; like the network, of the image and its mirror."""
+    from scenegen.geometry.trained import TrainedDepth, ask_base
+
+    network = TrainedDepth().network
+
+    def answer(sample: Sample) -> Tensor:
+        size = sample.truth.shape
+        said, mirrored = (ask_base(network, rgb) for rgb in (sample.rgb, sample.rgb.flip(1)))
+        both = 0.5 * (said + mirrored.flip(2))[:, None].cpu()
+        return torch.nn.functional.interpolate(both, size, mode="bilinear")[0, 0]
 
     return answer
 
@@ -130,7 +154,8 @@ def all_cases(options: Options, absent: dict[str, str]) -> Iterator[list[Metric]
     """Metrics of one photograph after the other, then means of each scope, and leads."""
     answers = contestants(absent)
     kept: dict[str, dict[str, dict[str, list[float]]]] = {scope: {} for scope in SCOPES}
-    for sample in samples(options.quick, options.data, absent):
+    pictures = samples(options.quick, options.data, absent)
+    for sample in chain(pictures, outdoors(options.kapture, absent)):
         case = []
         for name, answer in answers.items():
             for measure, value in measured(answer(sample), sample).items():

@@ -53,8 +53,8 @@ class Sample:
 
     name: str
     scope: str
-    """What is averaged over: "indoor" or "outdoor"; "matched" where depth comes from matching;
-    "own indoor" and "own outdoor"."""
+    """What is averaged over: "indoor" or "outdoor"; "matched" and
+    "matched outdoor" where depth comes from matching; "own indoor" and "own outdoor"."""
     rgb: Float[Tensor, "h w 3"]
     truth: Float[Tensor, "h w"]
     """Depth, metres; NaN where it is not known."""
@@ -81,26 +81,26 @@ def _motorcycle(absent: dict[str, str]) -> Iterator[Sample]:
     files = [folder / "data" / name for name in ("motorcycle_left.png", "motorcycle_disp.npz")]
     if not all(file.is_file() for file in files):
         why = "scikit-image is not installed: pip install scikit-image"
-        _lacks(absent, "indoor", ["motorcycle"], why)
+        lacks(absent, "indoor", ["motorcycle"], why)
         return
     with np.load(files[1]) as kept:
         disparity = kept["arr_0"]
     truth = 994.978 * 0.193001 / (disparity + 31.086)  # focal px, baseline m, offset px
     fov = math.degrees(2 * math.atan(0.5 * disparity.shape[1] / 994.978))
-    yield _sample("motorcycle", "indoor", _picture(files[0]), truth, fov)
+    yield as_sample("motorcycle", "indoor", picture(files[0]), truth, fov)
 
 
 def _aloe(absent: dict[str, str]) -> Iterator[Sample]:
     files = [OPENCV_DOC / name for name in ("aloeL.jpg", "aloeGT.png")]
     if not all(file.is_file() for file in files):
         why = "OpenCV's samples are not installed: apt-get install opencv-doc"
-        _lacks(absent, "indoor", ["aloe"], why)
+        lacks(absent, "indoor", ["aloe"], why)
         return
     disparity = np.asarray(Image.open(files[1])).astype(np.float32)
     with np.errstate(divide="ignore"):
         truth = np.where(disparity > 0, 1.0 / disparity, np.nan)
     fov = math.degrees(2 * math.atan(0.5 * disparity.shape[1] / 3740))  # px, as all of 2006
-    yield _sample("aloe", "indoor", _picture(files[0]), truth, fov, ordinal=True)
+    yield as_sample("aloe", "indoor", picture(files[0]), truth, fov, ordinal=True)
 
 
 def _rooms(names: tuple[str, ...], absent: dict[str, str]) -> Iterator[Sample]:
@@ -111,7 +111,7 @@ def _rooms(names: tuple[str, ...], absent: dict[str, str]) -> Iterator[Sample]:
     elif importlib.util.find_spec("cv2") is None:
         why = "OpenCV, which matches them, is not installed: pip install opencv-python-headless"
     if why is not None:
-        _lacks(absent, "matched", [f"oak-d {name}" for name in names], why)
+        lacks(absent, "matched", [f"oak-d {name}" for name in names], why)
         return
     lens = json.loads((folder / "stereodemo_calibration.json").read_text())
     for name in names:
@@ -124,26 +124,34 @@ def _rooms(names: tuple[str, ...], absent: dict[str, str]) -> Iterator[Sample]:
         grey = pair[0][rows, columns].astype(np.float32) / 255
         fov = math.degrees(2 * math.atan(0.5 * grey.shape[1] / lens["fx"]))
         rgb = np.repeat(grey[..., None], 3, axis=2)
-        yield _sample(f"oak-d {name}", "matched", rgb, truth[rows, columns], fov)
+        yield as_sample(f"oak-d {name}", "matched", rgb, truth[rows, columns], fov)
 
 
-def matched_depth(left: np.ndarray, right: np.ndarray, focal_baseline: float) -> np.ndarray:
+def matched_depth(
+    left: np.ndarray,
+    right: np.ndarray,
+    focal_baseline: float,
+    disparities: int = DISPARITIES,
+    reach: float = REACH,
+) -> np.ndarray:
     """Depth of a rectified grey pair by OpenCV's semi-global matching (Hirschmueller 2008).
 
     Args:
         left: Left picture, uint8; its pixels get depth.
         right: Right picture, uint8.
         focal_baseline: Focal length in pixels times baseline in metres.
+        disparities: How many are tried, in pixels.
+        reach: Depth beyond this is not believed, in metres.
 
     Returns:
         Depth in metres; NaN where left and right disagree, where the best match is not clearly
-        the best, where little else has the same disparity, and beyond REACH.
+        the best, where little else has the same disparity, and beyond ``reach``.
     """
     import cv2
 
     matcher = cv2.StereoSGBM.create(
         minDisparity=0,
-        numDisparities=DISPARITIES,
+        numDisparities=disparities,
         blockSize=5,
         P1=8 * 25,
         P2=32 * 25,
@@ -153,12 +161,12 @@ def matched_depth(left: np.ndarray, right: np.ndarray, focal_baseline: float) ->
         speckleRange=1,
         mode=cv2.STEREO_SGBM_MODE_HH,
     )
-    margin = ((0, 0), (DISPARITIES, 0))  # OpenCV does not match the first columns
+    margin = ((0, 0), (disparities, 0))  # OpenCV does not match the first columns
     left, right = np.pad(left, margin), np.pad(right, margin)
-    disparity = matcher.compute(left, right)[:, DISPARITIES:].astype(np.float32) / 16
+    disparity = matcher.compute(left, right)[:, disparities:].astype(np.float32) / 16
     with np.errstate(divide="ignore"):
         depth = focal_baseline / disparity
-    return np.where((disparity > 0) & (depth < REACH), depth, np.nan)
+    return np.where((disparity > 0) & (depth < reach), depth, np.nan)
 
 
 def own(folder: Path) -> Iterator[Sample]:
@@ -174,7 +182,7 @@ def own(folder: Path) -> Iterator[Sample]:
             picture = next((path for path in pictures if path.is_file()), None)
             if picture is None:
                 continue
-            rgb, truth = _picture(picture), np.load(file, allow_pickle=False)
+            rgb, truth = picture(picture), np.load(file, allow_pickle=False)
             if truth.shape != rgb.shape[:2]:
                 raise SceneError(
                     f"{file} does not belong to {picture.name}",
@@ -182,7 +190,7 @@ def own(folder: Path) -> Iterator[Sample]:
                     fix="give each pixel of the picture a depth, 0 where it is not known",
                 )
             found += 1
-            yield _sample(f"own {file.stem}", f"own {scope}", rgb, truth, None)
+            yield as_sample(f"own {file.stem}", f"own {scope}", rgb, truth, None)
     if not found:
         raise SceneError(
             f"{folder} holds no pictures with depth",
@@ -191,12 +199,13 @@ def own(folder: Path) -> Iterator[Sample]:
         )
 
 
-def _lacks(absent: dict[str, str], scope: str, names: list[str], why: str) -> None:
+def lacks(absent: dict[str, str], scope: str, names: list[str], why: str) -> None:
+    """Say that a scope lacks samples, and why."""
     absent.update({name: why for name in names})
     absent[scope] = f"it lacks {', '.join(names)}, so its mean is not taken"
 
 
-def _sample(
+def as_sample(
     name: str,
     scope: str,
     rgb: np.ndarray,
@@ -204,6 +213,7 @@ def _sample(
     fov: float | None,
     ordinal: bool = False,
 ) -> Sample:
+    """A sample no larger than LONG_SIDE, its truth NaN where it is none; see Sample."""
     truth = np.where(np.isfinite(truth) & (truth > 0), truth, np.nan)
     while max(truth.shape) > LONG_SIDE:
         rows, columns = (2 * (n // 2) for n in truth.shape)
@@ -219,7 +229,8 @@ def _sample(
     )
 
 
-def _picture(file: Path) -> np.ndarray:
+def picture(file: Path) -> np.ndarray:
+    """A picture as (h, w, 3) float32, 0 to 1."""
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB")).astype(np.float32) / 255
 

@@ -62,11 +62,24 @@ class TrainedDepth:
 @torch.no_grad()
 def ask(network: DepthNetwork, rgb: Float[Tensor, "h w 3"]) -> DepthPrediction:
     """What the network says of one image of any size and shape."""
+    return network(_planes(network, rgb))
+
+
+@torch.no_grad()
+def ask_base(network: DepthNetwork, rgb: Float[Tensor, "h w 3"]) -> Float[Tensor, "1 _ _"]:
+    """Disparity by the linear base alone: a baseline."""
+    planes = _planes(network, rgb)
+    rows, columns = planes.shape[2] // PATCH, planes.shape[3] // PATCH
+    return network.base_alone(network.backbone(planes), rows, columns)[:, 0]
+
+
+def _planes(network: DepthNetwork, rgb: Float[Tensor, "h w 3"]) -> Float[Tensor, "1 3 _ _"]:
+    """The image at the size that the network looks at, where the network is."""
     height, width = rgb.shape[:2]
     zoom = math.sqrt(AREA / (height * width))
     size = [max(1, round(zoom * side / PATCH)) * PATCH for side in (height, width)]
     planes = rgb.permute(2, 0, 1)[None].to(next(network.parameters()).device)
-    return network(interpolate(planes, size, mode="bicubic", antialias=True).clamp(0, 1))
+    return interpolate(planes, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def _from_zero(disparity: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:

@@ -17,7 +17,7 @@ SCALES = 4
 """Halvings at which gradients are compared."""
 STEEPEST = 2.0
 """Errors of gradients count no more than this."""
-SKY, NORMALS, FOCAL, INDOORS, CONFIDENCE = 0.2, 0.1, 0.1, 0.05, 0.05
+SKY, NORMALS, FOCAL, CONFIDENCE = 0.2, 0.1, 0.1, 0.05
 """Weights of the smaller heads against the disparity's 1."""
 TRUSTED = 0.3
 """Error of the disparity at which confidence should be 1/e, in deviations."""
@@ -44,7 +44,6 @@ def depth_loss(
         "sky": binary_cross_entropy_with_logits(prediction.sky, sky.float()),
         "normals": _normals(prediction.normals, truth.normals, ~sky),
         "focal": (prediction.log_focal - truth.log_focal).abs().mean(),
-        "indoors": binary_cross_entropy_with_logits(prediction.indoors, truth.indoors),
         "confidence": binary_cross_entropy_with_logits(
             prediction.confidence, torch.exp(-error.detach().abs() / TRUSTED)
         ),
@@ -55,7 +54,6 @@ def depth_loss(
         "sky": SKY,
         "normals": NORMALS,
         "focal": FOCAL,
-        "indoors": INDOORS,
         "confidence": CONFIDENCE,
     }
     total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from renderers import SceneError
 from scenegen.geometry.dinov2 import missing_backbone, pretrained_backbone
@@ -20,7 +21,7 @@ from scenegen.training.drawing import draw_frames, plan_visits
 from scenegen.training.evaluation import Table, evaluate, mean_delta1, table_lines
 from scenegen.training.fitting import Stage, fit, plan_stage
 from scenegen.training.frames import frame_notes
-from scenegen.training.probe import fit_base
+from scenegen.training.probe import fit_base, fit_room
 from scenegen.training.progress import Deadline, Progress, in_order
 from scenegen.training.recipe import DepthRecipe, Step, smoke_recipe
 from scenegen.training.tokens import TokenStore, write_tokens
@@ -94,8 +95,10 @@ class _Run:
         network = self._network().to(self.device)
         store = TokenStore(self.folder / "tokens", held_out=False)
         used = fit_base(network, store, self.recipe.seed, self.device)
-        save_file({"weight": network.base.weight.detach().cpu().contiguous()}, path)
-        yield Progress("probe", len(store), len(store), f"linear base fitted to {used} tokens")
+        images = fit_room(network, store, self.device)
+        save_file({name: fitted.detach().cpu() for name, fitted in _fitted(network)}, path)
+        text = f"linear base fitted to {used} tokens, rooms told apart on {images} images"
+        yield Progress("probe", len(store), len(store), text)
 
     def fit(self, stage: Stage) -> Iterator[Progress]:
         plan = plan_stage(self.recipe, stage, self.folder)
@@ -176,9 +179,10 @@ class _Run:
                 why=f"there is no file {path}",
                 fix="run the step `probe` first, or all of them (--step all)",
             )
+        kept = load_file(path)
         with torch.no_grad():
-            network.base.weight.copy_(load_file(path)["weight"])
-            network.base.bias.zero_()
+            for name, fitted in _fitted(network):
+                fitted.copy_(kept[name])
 
     def _finished(self, stage: str) -> Path:
         path = self.folder / f"{stage}.safetensors"
@@ -203,6 +207,12 @@ class _Run:
                 why=f"{len(left)} worlds are still to be drawn",
                 fix="run --step render --resume until it is done",
             )
+
+
+def _fitted(network: DepthNetwork) -> list[tuple[str, Tensor]]:
+    """What is fitted in closed form, by its name in the file."""
+    linear = {"base": network.base, "room": network.room}
+    return [(f"{n}.{k}", v) for n, layer in linear.items() for k, v in layer.named_parameters()]
 
 
 def _scatter(network: DepthNetwork) -> None:

