@@ -87,7 +87,7 @@ def _motorcycle(absent: dict[str, str]) -> Iterator[Sample]:
         disparity = kept["arr_0"]
     truth = 994.978 * 0.193001 / (disparity + 31.086)  # focal px, baseline m, offset px
     fov = math.degrees(2 * math.atan(0.5 * disparity.shape[1] / 994.978))
-    yield as_sample("motorcycle", "indoor", picture(files[0]), truth, fov)
+    yield as_sample("motorcycle", "indoor", read_picture(files[0]), truth, fov)
 
 
 def _aloe(absent: dict[str, str]) -> Iterator[Sample]:
@@ -100,7 +100,7 @@ def _aloe(absent: dict[str, str]) -> Iterator[Sample]:
     with np.errstate(divide="ignore"):
         truth = np.where(disparity > 0, 1.0 / disparity, np.nan)
     fov = math.degrees(2 * math.atan(0.5 * disparity.shape[1] / 3740))  # px, as all of 2006
-    yield as_sample("aloe", "indoor", picture(files[0]), truth, fov, ordinal=True)
+    yield as_sample("aloe", "indoor", read_picture(files[0]), truth, fov, ordinal=True)
 
 
 def _rooms(names: tuple[str, ...], absent: dict[str, str]) -> Iterator[Sample]:
@@ -131,7 +131,6 @@ def matched_depth(
     left: np.ndarray,
     right: np.ndarray,
     focal_baseline: float,
-    disparities: int = DISPARITIES,
     reach: float = REACH,
 ) -> np.ndarray:
     """Depth of a rectified grey pair by OpenCV's semi-global matching (Hirschmueller 2008).
@@ -140,7 +139,6 @@ def matched_depth(
         left: Left picture, uint8; its pixels get depth.
         right: Right picture, uint8.
         focal_baseline: Focal length in pixels times baseline in metres.
-        disparities: How many are tried, in pixels.
         reach: Depth beyond this is not believed, in metres.
 
     Returns:
@@ -151,7 +149,7 @@ def matched_depth(
 
     matcher = cv2.StereoSGBM.create(
         minDisparity=0,
-        numDisparities=disparities,
+        numDisparities=DISPARITIES,
         blockSize=5,
         P1=8 * 25,
         P2=32 * 25,
@@ -161,9 +159,9 @@ def matched_depth(
         speckleRange=1,
         mode=cv2.STEREO_SGBM_MODE_HH,
     )
-    margin = ((0, 0), (disparities, 0))  # OpenCV does not match the first columns
+    margin = ((0, 0), (DISPARITIES, 0))  # OpenCV does not match the first columns
     left, right = np.pad(left, margin), np.pad(right, margin)
-    disparity = matcher.compute(left, right)[:, disparities:].astype(np.float32) / 16
+    disparity = matcher.compute(left, right)[:, DISPARITIES:].astype(np.float32) / 16
     with np.errstate(divide="ignore"):
         depth = focal_baseline / disparity
     return np.where((disparity > 0) & (depth < reach), depth, np.nan)
@@ -182,7 +180,7 @@ def own(folder: Path) -> Iterator[Sample]:
             picture = next((path for path in pictures if path.is_file()), None)
             if picture is None:
                 continue
-            rgb, truth = picture(picture), np.load(file, allow_pickle=False)
+            rgb, truth = read_picture(picture), np.load(file, allow_pickle=False)
             if truth.shape != rgb.shape[:2]:
                 raise SceneError(
                     f"{file} does not belong to {picture.name}",
@@ -229,7 +227,7 @@ def as_sample(
     )
 
 
-def picture(file: Path) -> np.ndarray:
+def read_picture(file: Path) -> np.ndarray:
     """A picture as (h, w, 3) float32, 0 to 1."""
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB")).astype(np.float32) / 255

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.transform import Rotation
 from torch import Tensor, tensor
 
 from benchmarks import depth, depth_data
 from benchmarks.depth import Options
 from benchmarks.depth_data import Sample
 from benchmarks.depth_metrics import absrel, aligned, boundary_f1, delta1, spearman
+from benchmarks.depth_outdoors import outdoors, relative_pose
 from benchmarks.metrics import Metric, start
 from renderers import SceneError
 
@@ -191,7 +193,9 @@ def test_backends_that_cannot_run_are_said(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("SCENEGEN_MODELS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     absent: dict[str, str] = {}
-    assert list(depth.contestants(absent)) == ["dpt", "prior", "ramp", "constant"]
+    assert list(depth.contestants(absent)) == [
+        *("dpt", "prior", "linear probe", "ramp", "constant")
+    ]
     assert set(absent) >= {"moge", "depth-anything", "fastdepth", "fastdepth alone"}
 
 
@@ -225,7 +229,7 @@ def test_a_folder_that_is_none_is_said_on_three_lines(
 def test_large_pictures_are_halved_without_mixing_depths() -> None:
     truth = np.tile(np.array([1.0, 9.0], np.float32), (4, 500))
     rgb = np.tile(np.array([[0.0], [1.0]], np.float32)[None], (4, 500, 3))
-    sample = depth_data._sample("s", "indoor", rgb, truth, None)
+    sample = depth_data.as_sample("s", "indoor", rgb, truth, None)
     assert sample.truth.shape == (2, 500) and (sample.truth == 1.0).all()
     torch.testing.assert_close(sample.rgb, torch.full((2, 500, 3), 0.5))
 
@@ -253,3 +257,26 @@ def test_the_committed_baseline_holds_both_modes() -> None:
     assert set(runs) == {"quick", "full"}
     for run in runs.values():
         assert any(metric["key"] == "indoor/ramp/absrel" for metric in run["metrics"])
+
+
+def test_a_pose_is_found_from_matching_rays() -> None:
+    """Cameras that stand nearly parallel, one in twenty matches wrong."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform((-3, -2, 4), (3, 2, 20), (400, 3))
+    turn = Rotation.from_rotvec([0.01, -0.02, 0.005]).as_matrix()
+    shift = np.array([-1.0, 0.02, 0.05])
+    shift /= np.linalg.norm(shift)
+    there = points @ turn.T + 0.12 * shift
+    left, right = points / points[:, 2:], there / there[:, 2:]
+    right[::20, 1] += 0.01
+    found_turn, found_shift = relative_pose(left, right, 800.0)
+    np.testing.assert_allclose(found_turn, turn, atol=1e-4)
+    np.testing.assert_allclose(found_shift, shift, atol=5e-3)
+
+
+def test_the_outdoors_say_where_they_are_to_be_had(tmp_path: Path) -> None:
+    for folder in (None, tmp_path):
+        absent: dict[str, str] = {}
+        assert not list(outdoors(folder, absent))
+        assert "kapture's source distribution" in absent["road"]
+        assert "lacks chateau, road" in absent["matched outdoor"]

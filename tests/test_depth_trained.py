@@ -11,7 +11,8 @@ from renderers import SceneError
 from scenegen import geometry, models
 from scenegen.geometry import base, trained
 from scenegen.geometry.dpt import DepthLayout, DepthNetwork
-from scenegen.geometry.weights import pack_depth_network
+from scenegen.geometry.sky import seen_sky
+from scenegen.geometry.weights import load_depth_network, pack_depth_network
 
 TINY = DepthLayout(width=24, heads=2, depth=4, positions=4, fusion=8, head=8)
 
@@ -75,3 +76,34 @@ def test_a_damaged_file_is_refused(tiny_file: Path) -> None:
     tiny_file.write_bytes(data)
     with pytest.raises(SceneError, match="its sha256 is"):
         geometry.estimate(torch.rand(32, 32, 3), "dpt")
+
+
+@pytest.mark.parametrize(("room", "found"), [(0.0, True), (9.0, False)])
+def test_the_network_sees_the_sky_that_colours_miss_but_not_in_rooms(
+    tiny_file: Path, room: float, found: bool
+) -> None:
+    """A grey picture; the network says sky where the middle of a token is above the fourth row.
+
+    Six rows of tokens are at -1, -0.6, -0.2, 0.2 ...: 20 (-y - 0.4) changes sign between the
+    second and third, at y = -0.4: two of six rows and half a token's smoothing.
+    """
+    network = load_depth_network(tiny_file)
+    with torch.no_grad():
+        network.base.weight[1, 4 * TINY.width + 2], network.base.bias[1] = -20.0, -8.0
+        network.room.bias.fill_(room)
+    data, card = pack_depth_network(network, {"name": "tiny"})
+    tiny_file.write_bytes(data)
+    tiny_file.with_suffix(".json").write_text(card)
+    rgb = torch.full((252, 336, 3), 0.5)
+    sky = geometry.estimate(rgb, "dpt").sky
+    assert bool(sky[:60].all()) is found and not sky[120:].any()
+
+
+def test_the_seen_sky_follows_the_outlines_of_the_image() -> None:
+    """A white sky above row 40, seen softly and three rows too low."""
+    rgb = torch.full((90, 480, 3), 0.3)
+    rgb[:40] = 0.9
+    rows = torch.arange(90)[:, None].expand(90, 480)
+    sky = seen_sky(rgb, torch.sigmoid((43.0 - rows) / 2))
+    assert sky[:40].all() and not sky[40:].any()
+    assert not seen_sky(rgb, torch.where(rows < 1, 0.9, 0.0)).any()  # too little of it

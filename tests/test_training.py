@@ -31,11 +31,11 @@ from scenegen.training.lens import develop, jpeg
 from scenegen.training.licences import Licences, is_taken
 from scenegen.training.light import daylight, look
 from scenegen.training.losses import depth_loss
-from scenegen.training.probe import solve_ridge
+from scenegen.training.probe import fit_room, solve_ridge
 from scenegen.training.progress import Deadline
 from scenegen.training.recipe import DepthRecipe, smoke_recipe
 from scenegen.training.shapes import Array, Scene, quad, standing_ball, standing_box, standing_tube
-from scenegen.training.tokens import Sample
+from scenegen.training.tokens import Sample, TokenStore
 from scenegen.training.tracks import COPYRIGHT, missing_tracks, read_track
 
 SMALL = DepthRecipe(
@@ -352,3 +352,34 @@ def test_smoke_is_small_unless_told() -> None:
     assert smoke_recipe(DepthRecipe(smoke=True)).frames == 64
     assert smoke_recipe(DepthRecipe(smoke=True, frames=100)).frames == 100
     assert math.gcd(*DepthRecipe().sides) % 14 == 0
+
+
+class Drawn(TokenStore):
+    """A store of one batch, for what is fitted in closed form."""
+
+    def __init__(self, batch: Sample) -> None:
+        self.batch = batch
+
+    def batches(self, size: int, rng: np.random.Generator | None) -> list[list[tuple[int, int]]]:
+        return [[(0, row) for row in range(len(self.batch.indoors))]]
+
+    def read(self, places: list[tuple[int, int]]) -> Sample:
+        return self.batch
+
+
+def test_rooms_are_told_apart_by_hand() -> None:
+    """One number x tells: 1 in three rooms, 0 in one street; normed tokens (1, -1, 1, -1) times x.
+
+    Both kinds weigh alike: the means are x = 1/2 and y = 0, the moments x'x = 1/4 and x'y = 1/2 in
+    every pair of the four directions s = (1, -1, 1, -1). (s s' / 4 + 1) w = s / 2 gives w = s / 4,
+    an answer of +-1/2, whose logit is 8 (+-1/2 + 1/4).
+    """
+    network = DepthNetwork(DepthLayout(width=4, heads=1, depth=4, positions=4, fusion=8, head=8))
+    network.backbone.norm = torch.nn.Identity()
+    sign = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    rooms = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    tokens = rooms[:, None, None] * sign.expand(4, 2, 4)
+    frames = replace(sample(torch.rand(4, 8, 8)), levels=[tokens] * 4, indoors=rooms)
+    assert fit_room(network, Drawn(frames), "cpu") == 4
+    said = network.room(tokens[:, 0])[:, 0]
+    torch.testing.assert_close(said, torch.tensor([6.0, 6.0, 6.0, -2.0]))

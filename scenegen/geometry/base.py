@@ -57,9 +57,11 @@ class Estimate:
     """How far the depth can be trusted, 0 to 1."""
     scale: str
     """Where the metres come from, in plain words."""
+    sky: Bool[Tensor, "h w"]
+    """The sky it was told of, or what it saw itself."""
 
     def __post_init__(self) -> None:
-        check_shapes(self, depth=("h", "w"), confidence=("h", "w"))
+        check_shapes(self, depth=("h", "w"), confidence=("h", "w"), sky=("h", "w"))
 
 
 @runtime_checkable  # the test-time type checker needs it

@@ -101,7 +101,7 @@ class DepthAnything:
         in_metres = scaled_depth if self.metric else metric_depth
         depth, scale = in_metres(answer, sky, px_from_cam, eye_height)
         depth = depth.clamp(NEAREST, FARTHEST)
-        return Estimate(depth, torch.full_like(depth, CONFIDENCE), scale)
+        return Estimate(depth, torch.full_like(depth, CONFIDENCE), scale, sky)
 
 
 @lru_cache(maxsize=1)

@@ -67,6 +67,7 @@ def estimate(
         checkpoint()
         estimate = estimator().depth(rgb, sky, px_from_cam, eye_height)
         checkpoint()
+        sky = estimate.sky
         depth = sharpen(estimate.depth, rgb, sky)
         normals = disparity_normals(depth, px_from_cam)
     normals = torch.where(sky[..., None], torch.tensor([0.0, 0.0, -1.0]), normals)

@@ -49,7 +49,7 @@ class FastDepth:
         depth = depth**weight * prior.depth ** (1 - weight)
         learnt = f"metres learnt from rooms, as too little ground is seen; {prior.scale}"
         scale = learnt if fit is None else on_ground(eye_height)
-        return Estimate(depth, torch.full_like(depth, CONFIDENCE), scale)
+        return Estimate(depth, torch.full_like(depth, CONFIDENCE), scale, sky)
 
     def answer(
         self, rgb: Float[Tensor, "h w 3"], px_from_cam: Float[Tensor, "3 3"]

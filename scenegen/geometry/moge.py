@@ -68,7 +68,7 @@ class MoGe:
         else:  # MoGe-1: up to scale
             depth, scale = metric_depth(1.0 / depth, sky, px_from_cam, eye_height)
         depth = depth.clamp(NEAREST, FARTHEST)
-        return Estimate(depth, torch.where(known, CONFIDENCE, 0.0), scale)
+        return Estimate(depth, torch.where(known, CONFIDENCE, 0.0), scale, sky)
 
 
 @lru_cache(maxsize=1)

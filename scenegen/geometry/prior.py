@@ -51,7 +51,7 @@ class PriorDepth:
         disparity = torch.where(plane >= standing[None], ground_near, disparity)
         disparity = disparity.clamp_min(1.0 / FARTHEST)
         scale = f"level ground supposed {eye_height:g} m below the camera"
-        return Estimate(1.0 / disparity, torch.full_like(disparity, CONFIDENCE), scale)
+        return Estimate(1.0 / disparity, torch.full_like(disparity, CONFIDENCE), scale, sky)
 
 
 def contact_line(small: Float[Tensor, "1 3 r c"], horizon: float) -> Float[Tensor, " c"]:

@@ -23,6 +23,12 @@ MIN_BLUE, MIN_LEAD = 0.02, 0.20
 """A sky is bluer than red by the first, or brighter than the rest of the image by the second."""
 MAX_BELOW = 0.03
 """Share of the image that a sky which is not blue may cover below the middle: plain walls do."""
+SEEN_SHARE, SEEN_EPS = 24, 1e-3
+"""What a network saw follows the image within one in so many of its columns, where colours differ
+by more than the second (squared, 0 to 1)."""
+MIN_CHANCE, MIN_SEEN = 0.6, 0.02
+"""What a network sees with less than the first chance is no sky, nor is less than the second, as a
+share of the image."""
 COLOUR_TOLERANCE = 0.09
 """Colour distance (0 to 1, Euclidean) to the fitted sky colour that still is sky."""
 
@@ -51,6 +57,21 @@ def find_sky(rgb: Float[Tensor, "h w 3"]) -> Bool[Tensor, "h w"]:
     if found.float().mean() < MIN_SHARE:
         return torch.zeros_like(found)
     return found
+
+
+def seen_sky(rgb: Float[Tensor, "h w 3"], chance: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """The sky that a network saw, softly and on a coarse grid, along the image's outlines.
+
+    Args:
+        rgb: The image, 0 to 1.
+        chance: How likely each pixel shows the sky.
+    """
+    window = max(3, rgb.shape[1] // SEEN_SHARE) | 1
+    fine = kornia.filters.guided_blur(
+        rgb.permute(2, 0, 1)[None], chance[None, None], window, SEEN_EPS
+    )
+    found = fine[0, 0] > MIN_CHANCE
+    return found if found.float().mean() >= MIN_SEEN else torch.zeros_like(found)
 
 
 def _without_islands(sky: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:

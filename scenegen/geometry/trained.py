@@ -16,11 +16,14 @@ from scenegen.geometry.dinov2 import PATCH
 from scenegen.geometry.dpt import DepthNetwork, DepthPrediction
 from scenegen.geometry.ground import FARTHEST
 from scenegen.geometry.relative import NEAREST, metric_depth
+from scenegen.geometry.sky import seen_sky
 from scenegen.geometry.weights import load_depth_network
 from scenegen.models import shipped_path
 
 AREA = 252 * 336
 """Pixels that the network looks at: as many as in its training."""
+SURELY_A_ROOM = 3.0
+"""Where the logit of a room is higher, no sky is looked for: bright walls and panes pass for it."""
 FAR_SHARE = 0.02
 """This share of the surfaces counts as the farthest."""
 BEYOND, BEYOND_OUTDOORS = 1.0, 0.1
@@ -45,18 +48,21 @@ class TrainedDepth:
         eye_height: float,
     ) -> Estimate:
         said, mirrored = ask(self.network, rgb), ask(self.network, rgb.flip(1))
-        disparity, trust = (
+        disparity, trust, chance = (
             interpolate(
                 0.5 * (plane + other.flip(2))[:, None].cpu(), rgb.shape[:2], mode="bilinear"
-            )
+            )[0, 0]
             for plane, other in (
                 (said.disparity, mirrored.disparity),
                 (said.confidence.sigmoid(), mirrored.confidence.sigmoid()),
+                (said.sky.sigmoid(), mirrored.sky.sigmoid()),
             )
         )
-        disparity, trust = disparity[0, 0], trust[0, 0]
+        if not sky.any() and float(said.indoors) < SURELY_A_ROOM:
+            # colours alone miss what is white, or narrow
+            sky = seen_sky(rgb, chance)
         depth, scale = metric_depth(_from_zero(disparity, sky), sky, px_from_cam, eye_height)
-        return Estimate(depth.clamp(NEAREST, FARTHEST), trust, scale)
+        return Estimate(depth.clamp(NEAREST, FARTHEST), trust, scale, sky)
 
 
 @torch.no_grad()
