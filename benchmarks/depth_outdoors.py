@@ -133,10 +133,18 @@ def _matched(
     """
     import cv2
 
-    size = eyes[0].rgb.shape[1::-1]
-    lenses = [part for eye in eyes for part in (eye.px_from_cam, eye.distortion)]
+    height, width = eyes[0].rgb.shape[:2]
+    left, right = eyes
     rotations_and_lenses = cv2.stereoRectify(
-        *lenses, size, turn, shift[:, None], alpha=0, newImageSize=(WIDTH, HEIGHT)
+        left.px_from_cam,
+        left.distortion,
+        right.px_from_cam,
+        right.distortion,
+        (width, height),
+        turn,
+        shift[:, None],
+        alpha=0,
+        newImageSize=(WIDTH, HEIGHT),
     )
     right_of = rotations_and_lenses[3]
     focal, baseline = right_of[0, 0], -right_of[0, 3] / right_of[0, 0]
@@ -147,7 +155,7 @@ def _matched(
         maps = cv2.initUndistortRectifyMap(
             eye.px_from_cam, eye.distortion, rotation, lens, (WIDTH, HEIGHT), cv2.CV_32FC1
         )
-        smooth = cv2.GaussianBlur(eye.rgb, (0, 0), 0.3 * size[0] / WIDTH)  # it becomes smaller
+        smooth = cv2.GaussianBlur(eye.rgb, (0, 0), 0.3 * width / WIDTH)  # it becomes smaller
         flat.append(cv2.remap(smooth, *maps, cv2.INTER_LINEAR))
     grey = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in flat]
     truth = matched_depth(grey[0], grey[1], focal * baseline, reach=math.inf)

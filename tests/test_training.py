@@ -368,14 +368,14 @@ class Drawn(TokenStore):
 
 
 def test_rooms_are_told_apart_by_hand() -> None:
-    """One number x tells: 1 in three rooms, 0 in one street; normed tokens (1, -1, 1, -1) times x.
+    """One number x tells: 1 in three rooms, 0 in one street; tokens (1, -1, 1, -1) times x, which
+    the norm leaves as they are.
 
     Both kinds weigh alike: the means are x = 1/2 and y = 0, the moments x'x = 1/4 and x'y = 1/2 in
     every pair of the four directions s = (1, -1, 1, -1). (s s' / 4 + 1) w = s / 2 gives w = s / 4,
     an answer of +-1/2, whose logit is 8 (+-1/2 + 1/4).
     """
     network = DepthNetwork(DepthLayout(width=4, heads=1, depth=4, positions=4, fusion=8, head=8))
-    network.backbone.norm = torch.nn.Identity()
     sign = torch.tensor([1.0, -1.0, 1.0, -1.0])
     rooms = torch.tensor([1.0, 1.0, 1.0, 0.0])
     tokens = rooms[:, None, None] * sign.expand(4, 2, 4)
