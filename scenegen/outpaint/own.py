@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, pad
 
 from renderers import Camera
 from scenegen.models import shipped_path
+from scenegen.outpaint.anchors import anchored
 from scenegen.outpaint.base import Reference
 from scenegen.outpaint.network import DEEPEST, OutpaintNetwork
 from scenegen.outpaint.sides import geometry_inputs
@@ -42,10 +43,11 @@ class OwnNetwork:
         references: Sequence[Reference],
         seed: int,
     ) -> Float[Tensor, "h w 3"]:
-        planes = [2 * rgb.permute(2, 0, 1) - 1, known[None].float()]
+        laid = anchored(known)
+        planes = [2 * laid.spread(rgb).permute(2, 0, 1) - 1, laid.spread(known)[None].float()]
         if camera is not None and depth is not None:
-            planes.append(geometry_inputs(depth, camera))
-        return ask(self.network, *planes)
+            planes.append(geometry_inputs(laid.spread(depth), laid.camera(camera)))
+        return laid.gathered(ask(self.network, *planes), rgb)
 
 
 @torch.no_grad()
