@@ -2,9 +2,14 @@
 
 A network that continues into the open darkens, loses its colours and then its texture, the more so
 the more often what it painted is continued. Between two known sides it does not. So known lines
-(columns or rows) are laid out once more beyond the open side, mirrored about the middle of the
-hole, as a full circle is closed by mirrored copies of the photograph; what is painted there is cut
-off again. To keep the cost, as many lines are left out at the other side, where all is known.
+(columns or rows) are laid out once more beyond the open side, mirrored, as a full circle is closed
+by mirrored copies of the photograph; what is painted there is cut off again. To keep the cost, as
+many lines are left out at the other side, where all is known.
+
+Four quarters in a row, each continued from the last, drifted by 33 % in luminance, 42 % in
+saturation and 12 % in the directions of edges without; by 8, 18 and 14 % when the mirror stands in
+the middle of the hole, so that it ends as it begins, which draws stripes; and by 6, 8 and 10 % as
+it is (five photographs, benchmarks/outpaint.py).
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ from renderers import Camera
 
 ANCHOR = 0.25
 """Lines that are laid out beyond a side, as a share of the view's."""
+SKIPPED = 0.125
+"""Lines nearest to the hole that are not laid out again, likewise."""
 OPEN = 0.5
 """A side is open where more than this share of it is unknown."""
 USUAL = 0.9
@@ -90,5 +97,6 @@ def _beyond(known: Bool[Tensor, "n lines"]) -> list[int]:
     if not hidden[:, -1].float().mean() > OPEN:
         return []
     reach = hidden.flip(1).int().cumprod(1).sum(1)[hidden[:, -1]]  # of the hole, from this side
-    nearest = count - 1 - int(torch.quantile(reach.float(), USUAL))
-    return list(range(nearest, max(nearest - round(ANCHOR * count), -1), -1))
+    known_to = count - int(torch.quantile(reach.float(), USUAL))
+    first = known_to - 1 - min(round(SKIPPED * count), known_to // 2)
+    return list(range(first, max(first - round(ANCHOR * count), -1), -1))

@@ -95,7 +95,7 @@ class Separable(nn.Module):
         if self.change == "double":
             x = doubled(x)
         if self.noise is not None:
-            x = x + _tiled(self.noise, x.shape[2], x.shape[3]).to(x.dtype)
+            x += _tiled(self.noise, x.shape[2], x.shape[3]).to(x.dtype)
         return activated(x)
 
 
@@ -144,7 +144,7 @@ class Synthesis(nn.Module):
         """What goes to the level above, and the picture so far."""
         x = self.conv1(x) + features
         if side is not None:
-            x = x + side
+            x += side
         x = self.conv2(x)
         drawn = self.torgb(x)
         return x, drawn if image is None else doubled(image) + drawn

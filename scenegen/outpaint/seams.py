@@ -16,6 +16,8 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 FADE_PX = 16.0
 """Distance from the rim at which its colour difference has faded to 1/e, in pixels."""
+GONE = 6.0
+"""Distance, in FADE_PX, from which on it counts as faded: a quarter of a percent is left."""
 SOFTENS = 0.4
 """By how much the difference along the rim is blurred (standard deviation) at a distance of 1. A
 membrane (Perez et al. 2003) would lose single pixels at once, and show where they end."""
@@ -42,12 +44,21 @@ def continued_colors(
     if not rim.any():
         return painted
     found: Any = distance_transform_edt(~rim.numpy(), return_indices=True)
-    distance, nearest = found
-    near = torch.from_numpy(distance).float()
-    rows, columns = (torch.from_numpy(index).long() for index in nearest)
+    near = torch.from_numpy(found[0]).float()
+    here = _box(near < GONE * FADE_PX)
+    near = near[here]
+    rows, columns = (torch.from_numpy(index).long()[here] for index in found[1])
     spread = (rgb - painted)[rows, columns]  # (h, w, 3): that of the nearest rim pixel
-    offset = _softened(spread, SOFTENS * near)
-    return painted + offset * torch.exp(-near / FADE_PX)[..., None]
+    offset = _softened(spread, SOFTENS * near) * torch.exp(-near / FADE_PX)[..., None]
+    continued = painted.clone()
+    continued[here] += offset
+    return continued
+
+
+def _box(wanted: Bool[Tensor, "h w"]) -> tuple[slice, slice]:
+    """The rows and columns that hold all that is wanted."""
+    rows, columns = (torch.nonzero(wanted.any(axis))[:, 0] for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _softened(field: Float[Tensor, "h w 3"], sigma: Float[Tensor, "h w"]) -> Tensor:
@@ -75,10 +86,11 @@ def with_grain(
         seed: Same seed, same grain.
     """
     beside = along(known, GRAIN_PX)
-    fine = _fine_contrast(rgb)
     if not beside.any() or not new.any():
         return rgb
-    there, here = (float(torch.quantile(fine[m][::7], CALM)) for m in (beside, new))
+    box = _box(beside | new)
+    fine = _fine_contrast(rgb[box])
+    there, here = (float(torch.quantile(fine[m[box]][::7], CALM)) for m in (beside, new))
     sigma = min(max(there - here, 0.0) ** 0.5, MOST_GRAIN)
     draw = torch.Generator().manual_seed(seed)
     noise = sigma * torch.randn(*new.shape, 1, generator=draw)
