@@ -17,13 +17,16 @@ def hidden(rows: slice = slice(None), columns: slice = slice(None)) -> torch.Ten
 
 def test_a_hole_at_a_side_lies_between_known_columns() -> None:
     right = anchored(hidden(columns=slice(6, 8)))
-    assert right.columns.lines == [2, 3, 4, 5, 6, 7, 4, 3] and right.rows.lines == [0, 1, 2, 3]
+    assert right.columns.lines == [2, 3, 4, 5, 6, 7, 5, 4] and right.rows.lines == [0, 1, 2, 3]
     assert right.columns.own == slice(2, 8) and right.columns.place == slice(0, 6)
     left = anchored(hidden(columns=slice(0, 2)))
-    assert left.columns.lines == [4, 3, 0, 1, 2, 3, 4, 5]
+    assert left.columns.lines == [3, 2, 0, 1, 2, 3, 4, 5]
     assert left.columns.own == slice(0, 6) and left.columns.place == slice(2, 8)
     both = hidden(columns=slice(6, 8)) & hidden(columns=slice(0, 2))
-    assert anchored(both).columns.lines == [4, 3, *range(8), 4, 3]
+    assert anchored(both).columns.lines == [3, 2, *range(8), 5, 4]
+    wide = torch.ones(4, 32, dtype=torch.bool)
+    wide[:, 24:] = False  # two known columns are skipped
+    assert anchored(wide).columns.lines == [*range(8, 32), *range(21, 13, -1)]
     top = anchored(hidden(rows=slice(0, 1)))
     assert top.rows.lines == [1, 0, 1, 2] and top.columns.lines == list(range(8))
 
@@ -43,9 +46,9 @@ def test_single_gaps_do_not_move_the_mirror() -> None:
     known = torch.ones(10, 8, dtype=torch.bool)
     known[:, 6:] = False
     known[3, 2:] = False  # one gap of ten reaches further
-    assert anchored(known).columns.lines[-2:] == [4, 3]
+    assert anchored(known).columns.lines[-2:] == [5, 4]
     known[3:6, 2:] = False
-    assert anchored(known).columns.lines[-1:] == [0]
+    assert anchored(known).columns.lines[-2:] == [1, 0]
 
 
 def test_few_known_columns_are_all_laid_out_and_none_is_no_error() -> None:
