@@ -65,12 +65,13 @@ ACTS = ("add", "add", "add", "pin", "merge", "undo", "redo", "branch", "gc", "pa
 
 
 def noise(seed: int, splats: int = 500, camera: Camera = CAMERA) -> StepData:
-    """A step of random splats in front of a random picture."""
+    """A step of random splats in front of a random picture of a bumpy wall."""
     g = torch.Generator().manual_seed(seed)
     means = torch.randn(splats, 3, generator=g) + torch.tensor([0.0, 0.0, 5.0])
     shape = (camera.height, camera.width)
     rgb = torch.randint(0, 256, (*shape, 3), generator=g) / 255
-    depth = 4.0 + torch.rand(shape, generator=g)
+    bumps = torch.rand(1, 1, 3, 4, generator=g)
+    depth = 4.0 + torch.nn.functional.interpolate(bumps, shape, mode="bilinear")[0, 0]
     return StepData(
         Splats(
             means,

@@ -363,16 +363,17 @@ def peak_memory(work: Callable[[], Any]) -> float | None:
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what was freed is no longer in use
         Path("/proc/self/clear_refs").write_text("5")
-        before = _status_kb("VmRSS")
+        before = status_kb("VmRSS")
     except (OSError, AttributeError, TypeError):
         return None
     kept = work()
-    peak = _status_kb("VmHWM")
+    peak = status_kb("VmHWM")
     del kept
     return (peak - before) / 1e3
 
 
-def _status_kb(name: str) -> int:
+def status_kb(name: str) -> int:
+    """What Linux says of this process, in kB. OSError elsewhere."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
 

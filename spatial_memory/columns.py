@@ -6,6 +6,25 @@ from typing import Any
 
 import numpy as np
 
+LARGE = 1 << 18
+"""Places up to which an array grows by doubling."""
+RESERVE = 1 << 23
+"""Places that a larger one has at once, if it needs no more."""
+
+
+def room_for(needed: int, before: int) -> int:
+    """How many places an array should have that has too few.
+
+    Twice as many as before, so that growth costs what is added. But copying what is large makes
+    somebody wait: from LARGE on it moves once, to where there is room for millions. Places that
+    nobody has written to take addresses, not memory.
+
+    Args:
+        needed: Places needed, above ``before``.
+        before: Places that it has.
+    """
+    return max(needed, 2 * before, 1024 if needed <= LARGE else RESERVE)
+
 
 class Columns:
     """Named columns of equal length. ``table.name`` is a view of the rows in use.
@@ -48,7 +67,8 @@ class Columns:
         end = self._rows + rows
         for name, column in self._room.items():
             if end > len(column):
-                grown = np.empty((max(end, 2 * len(column), 1024), *column.shape[1:]), column.dtype)
+                room = room_for(end, len(column))
+                grown = np.empty((room, *column.shape[1:]), column.dtype)
                 grown[: self._rows] = column[: self._rows]
                 self._room[name] = grown
             self._room[name][self._rows : end] = values[name]

@@ -13,7 +13,7 @@ from math import floor, log2
 import numpy as np
 
 from renderers.kernels import kernel
-from spatial_memory.columns import Columns
+from spatial_memory.columns import Columns, room_for
 
 REACH = 1.25
 """A sample merges with what lies within this many radii of a surfel: tiles of two views do not fit
@@ -28,6 +28,15 @@ OVERLAIN = 0.5
 """A surfel is overlain where the squares of the radii of finer samples on it come to this share of
 its own: that is about a quarter of it."""
 
+ENOUGH = 4
+"""A sample only fills a chink where so many of AROUND lie on surfels."""
+AROUND = np.array([(0.7 * np.cos(a), 0.7 * np.sin(a)) for a in np.arange(8) * np.pi / 4])
+"""Places on a disc, in radii."""
+
+NEW, COVERED = -1, -2
+"""What stands for no surfel where a sample merges with none: because nothing is there, or because
+it would only fill a chink between surfels that are fine enough."""
+
 _LEVELS = 64
 _MIDDLE_LEVEL = 32  # the level of voxels of 1 m
 
@@ -36,7 +45,7 @@ class HashGrid:
     """Chains of surfels by voxel. Answers do not depend on the order of insertion or removal."""
 
     def __init__(self) -> None:
-        self._heads = np.full(1024, -1, np.int32)
+        self._heads = np.zeros(2048, np.int32)  # first surfel of a chain, counted from 1
         self._entries = Columns(
             slot=(np.int32, ()), next=(np.int32, ()), level=(np.int8, ()), share=(np.float32, ())
         )
@@ -50,7 +59,8 @@ class HashGrid:
         done, count = len(self._entries), len(points)
         self._entries.append(count - done, slot=0, next=-1, level=0, share=0.0)
         if count > len(self._heads) // 2:
-            self._heads = np.full(1 << int(2 * count).bit_length(), -1, np.int32)
+            places = 2 * room_for(count, len(self._heads) // 2)
+            self._heads = np.zeros(1 << (places - 1).bit_length(), np.int32)
             self._population[:] = 0
             done = 0
         e = self._entries
@@ -87,7 +97,7 @@ class HashGrid:
         Returns:
             (m,) int64 rows: the nearest within REACH of the larger of the surfel's radius and the
             mean of both, then the lowest; one whose level is finer than the sample's only if
-            there is none of a coarser level. -1 for none.
+            there is none of a coarser level. NEW or COVERED for none.
         """
         out = np.empty(len(samples[0]), np.int64)
         e = self._entries
@@ -159,8 +169,8 @@ def _insert(points, radii, start, heads, slot, following, levels, population):
             continue
         level = _level_of(radii[row])
         place = _slot_of(points, row, level, len(heads))
-        slot[row], levels[row], following[row] = place, level, heads[place]
-        heads[place] = row
+        slot[row], levels[row], following[row] = place, level, heads[place] - 1
+        heads[place] = row + 1
         population[level] += 1
 
 
@@ -173,8 +183,8 @@ def _relink(rows, points, radii, heads, slot, following, levels, population):
             continue
         _leave(row, heads, slot, following, levels, population)
         population[level] += 1
-        slot[row], levels[row], following[row] = place, level, heads[place]
-        heads[place] = row
+        slot[row], levels[row], following[row] = place, level, heads[place] - 1
+        heads[place] = row + 1
 
 
 @kernel()
@@ -186,11 +196,11 @@ def _unlink(rows, heads, slot, following, levels, population):
 @kernel()
 def _leave(row, heads, slot, following, levels, population):
     """Take a surfel out of its chain."""
-    before, here = -1, heads[slot[row]]
+    before, here = -1, heads[slot[row]] - 1
     while here != row:
         before, here = here, following[here]
     if before < 0:
-        heads[slot[row]] = following[row]
+        heads[slot[row]] = following[row] + 1
     else:
         following[before] = following[row]
     population[levels[row]] -= 1
@@ -228,6 +238,7 @@ def _match(
     out,
 ):
     depth_share, min_cos, finer, detail = rules
+    surfels, grid = (points, normals, radii), (levels, heads, following, at)
     for m in range(q.shape[0]):
         x, y, z = np.float64(q[m, 0]), np.float64(q[m, 1]), np.float64(q[m, 2])
         limit = depth_share * q_depths[m]
@@ -242,7 +253,7 @@ def _match(
             i, j, k = floor(x * scale - 0.5), floor(y * scale - 0.5), floor(z * scale - 0.5)
             for voxel in range(8):
                 di, dj, dk = voxel >> 2, voxel >> 1 & 1, voxel & 1
-                row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))]
+                row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))] - 1
                 while row >= 0:
                     if at[row] == level and radii[row] <= largest:
                         dx, dy, dz = points[row, 0] - x, points[row, 1] - y, points[row, 2] - z
@@ -257,6 +268,53 @@ def _match(
                             best, best_row = distance, np.int64(row)
                     row = following[row]
         out[m] = best_row
+        if best_row < 0 and _covered(
+            q, q_normals, q_radii, m, surfels, grid, limit, min_cos, largest
+        ):
+            out[m] = COVERED
+
+
+@kernel()
+def _covered(q, q_normals, q_radii, m, surfels, grid, limit, min_cos, largest):
+    """Whether half of a sample lies on surfels that are fine enough."""
+    nx, ny, nz = q_normals[m, 0], q_normals[m, 1], q_normals[m, 2]
+    sign = 1.0 if nz >= 0.0 else -1.0  # axes: Duff et al., Building an orthonormal basis, 2017
+    a, b = -1.0 / (sign + nz), -nx * ny / (sign + nz)
+    found = 0
+    for i in range(len(AROUND)):
+        s, t = q_radii[m] * AROUND[i, 0], q_radii[m] * AROUND[i, 1]
+        x = q[m, 0] + s * (1.0 + sign * nx * nx * a) + t * b
+        y = q[m, 1] + s * sign * b + t * (sign + ny * ny * a)
+        z = q[m, 2] - s * sign * nx - t * ny
+        found += np.int64(_on_surfel(x, y, z, q_normals, m, surfels, grid, limit, min_cos, largest))
+        if found >= ENOUGH or found + len(AROUND) - 1 - i < ENOUGH:
+            break
+    return found >= ENOUGH
+
+
+@kernel()
+def _on_surfel(x, y, z, q_normals, m, surfels, grid, limit, min_cos, largest):
+    """Whether a place on a sample lies within REACH of the radius of a surfel of its surface."""
+    points, normals, radii = surfels
+    levels, heads, following, at = grid
+    for level in levels[::-1]:
+        scale = 2.0 ** (_MIDDLE_LEVEL - level)
+        if 0.25 > largest * REACH * scale:
+            continue
+        i, j, k = floor(x * scale - 0.5), floor(y * scale - 0.5), floor(z * scale - 0.5)
+        for voxel in range(8):
+            di, dj, dk = voxel >> 2, voxel >> 1 & 1, voxel & 1
+            row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))] - 1
+            while row >= 0:
+                if at[row] == level and radii[row] <= largest:
+                    dx, dy, dz = points[row, 0] - x, points[row, 1] - y, points[row, 2] - z
+                    reach = REACH * radii[row]
+                    if dx * dx + dy * dy + dz * dz <= reach * reach and _aligned(
+                        normals, row, q_normals, m, dx, dy, dz, limit, min_cos
+                    ):
+                        return True
+                row = following[row]
+    return False
 
 
 @kernel()
@@ -289,7 +347,7 @@ def _overlay(
             i, j, k = floor(x * scale - 0.5), floor(y * scale - 0.5), floor(z * scale - 0.5)
             for voxel in range(8):
                 di, dj, dk = voxel >> 2, voxel >> 1 & 1, voxel & 1
-                row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))]
+                row = heads[_slot(i + di, j + dj, k + dk, level, len(heads))] - 1
                 while row >= 0:
                     reach = np.float64(radii[row])
                     if at[row] == level and least < reach <= most:

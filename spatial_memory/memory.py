@@ -31,9 +31,12 @@ class MemoryConfig:
 
     surfel_side: int = 128
     """Surfels along the longer side of a view, at most."""
-    detail: float = 0.1
+    detail: float = 0.15
     """Flat surfaces are mapped with surfels of up to this radius, in metres, even where a view
     shows more: what is near takes no more memory, each time that somebody passes nearer."""
+    least_piece: float = 0.003
+    """What a view shows for the first time is mapped where it takes this share of the picture in
+    one piece. Specks are others in each view, and would add up walk by walk."""
     sight_side: int = 192
     """Pixels along the longer side of the depth map that decides what a view has seen."""
     evidence_side: int = 128
@@ -61,7 +64,13 @@ class MemoryConfig:
         for name in ("surfel_side", "sight_side", "evidence_side"):
             _check_range(name, getattr(self, name), 1, 4096)
         _check_range("detail", self.detail, 0, 1_000)
-        for name in ("merge_depth_share", "depth_tolerance", "min_gain", "min_coverage"):
+        for name in (
+            "least_piece",
+            "merge_depth_share",
+            "depth_tolerance",
+            "min_gain",
+            "min_coverage",
+        ):
             _check_range(name, getattr(self, name), 0, 1)
         _check_range("merge_min_cos", self.merge_min_cos, -1, 1)
         for name in ("view_cache_mb", "max_views", "max_surfels"):
@@ -140,7 +149,7 @@ class ViewMemory:
         view = make_view(rgb, depth, camera, provenance, known)
         c = self.config
         samples, sight = sample_view(view, c.surfel_side, c.detail), sight_of(view, c.sight_side)
-        rules = FuseRules(c.merge_depth_share, c.merge_min_cos, c.detail)
+        rules = FuseRules(c.merge_depth_share, c.merge_min_cos, c.detail, c.least_piece)
         with self._lock:
             view_id = self.views.add(view)
             self.sights.add(view_id, sight)

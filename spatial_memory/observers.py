@@ -28,7 +28,7 @@ from spatial_memory.bits import (
     unpack,
     withdraw_bits,
 )
-from spatial_memory.columns import Columns
+from spatial_memory.columns import Columns, room_for
 
 _CLASSES = 30  # slots of 4, 8 ... 2^31 places
 _MAX_PARTS = 16
@@ -262,6 +262,6 @@ def _grown(array: np.ndarray, size: int) -> np.ndarray:
     """The array, or a copy with at least ``size`` places; new ones are 0."""
     if size <= len(array):
         return array
-    grown = np.zeros(max(size, 2 * len(array)), array.dtype)
+    grown = np.zeros(room_for(size, len(array)), array.dtype)
     grown[: len(array)] = array
     return grown

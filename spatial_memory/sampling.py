@@ -58,6 +58,10 @@ class Samples:
     """(n,) z in the camera frame, in metres."""
     weights: np.ndarray
     """(n,) how well the view sees it: cos / (1 + z), as in VMem (arXiv 2506.18903)."""
+    cells: np.ndarray
+    """(n, 4) int32 row and column of its first cell, and how many rows and columns it takes."""
+    grid: tuple[int, int]
+    """Rows and columns of all cells."""
 
     def __len__(self) -> int:
         return len(self.points)
@@ -80,8 +84,9 @@ def sample_view(view: View, side: int, detail: float = 0.0) -> Samples:
     depth = np.where(view.known.numpy(), view.depth.numpy(), np.float32(np.nan))
     lens = lens_of(view.camera)
     found = np.empty((rows * columns, 11), np.float64)
+    at = np.empty((rows * columns, 4), np.int32)
     limits = np.array([PLANE_TOLERANCE, STEEP, MARGIN, MAX_STRETCH, MIN_COS, NEAREST, FARTHEST])
-    count = _sample(depth, view.rgb.numpy(), rows, columns, lens, limits, detail, found)
+    count = _sample(depth, view.rgb.numpy(), rows, columns, lens, limits, detail, found, at)
     found = found[:count]
     pose = world_from_cam(view.camera)
     as32 = np.float32
@@ -92,6 +97,8 @@ def sample_view(view: View, side: int, detail: float = 0.0) -> Samples:
         colors=found[:, 7:10].astype(as32),
         depths=found[:, 2].astype(as32),
         weights=(found[:, 10] / (1.0 + found[:, 2])).astype(as32),
+        cells=at[:count].copy(),
+        grid=(rows, columns),
     )
 
 
@@ -108,34 +115,47 @@ def grid_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 @kernel()
-def _sample(depth, rgb, rows, columns, lens, limits, detail, found):
-    """Fill ``found`` with point (3), normal (3), radius, colour (3), cosine; return the count."""
+def _sample(depth, rgb, rows, columns, lens, limits, detail, found, at):
+    """Fill ``found`` with point (3), normal (3), radius, colour (3), cosine; ``at`` with cells.
+
+    Returns the count.
+    """
     count = 0
-    plane, todo = np.empty(3), np.empty((4 * _TILE, 3), np.int64)  # a quadtree, depth first
+    plane, extent = np.empty(3), np.empty(2)
+    todo = np.empty((4 * _TILE, 4), np.int64)  # blocks of cells, depth first
     across = -(-columns // _TILE)
     for tile in range(-(-rows // _TILE) * across):
-        todo[0] = tile // across * _TILE, tile % across * _TILE, _TILE
+        todo[0] = tile // across * _TILE, tile % across * _TILE, _TILE, _TILE
         left = 1
         while left > 0:
             left -= 1
-            row, column, size = todo[left]
+            row, column, high, wide = todo[left]
             if row >= rows or column >= columns:
                 continue
-            cells = row, min(row + size, rows), column, min(column + size, columns)
-            grid = rows, columns
-            if _surfel(depth, rgb, cells, grid, lens, limits, detail, plane, found[count]):
+            cells = row, min(row + high, rows), column, min(column + wide, columns)
+            grid, out = (rows, columns), found[count]
+            extent[:] = high, wide
+            if _surfel(depth, rgb, cells, grid, lens, limits, detail, plane, extent, out):
+                at[count] = row, column, cells[1] - row, cells[3] - column
                 count += 1
-            elif size > 1:
-                size //= 2
-                for part in range(3, -1, -1):
-                    todo[left] = row + part // 2 * size, column + part % 2 * size, size
-                    left += 1
+            elif high * wide > 1:
+                if wide == 1 or (high > 1 and extent[0] >= extent[1]):
+                    high //= 2
+                    todo[left] = row + high, column, high, wide
+                else:
+                    wide //= 2
+                    todo[left] = row, column + wide, high, wide
+                todo[left + 1] = row, column, high, wide
+                left += 2
     return count
 
 
 @kernel()
-def _surfel(depth, rgb, cells, grid, lens, limits, detail, plane, out):
-    """The surfel of some cells, or False: of several, only where they show one flat surface."""
+def _surfel(depth, rgb, cells, grid, lens, limits, detail, plane, extent, out):
+    """The surfel of some cells, or False: of several, only where they show one flat surface.
+
+    ``extent`` becomes how high and how wide they are on that surface, where there is one.
+    """
     height, width = depth.shape
     (first, last, start, end), (rows, columns) = cells, grid
     cell_h, cell_w = height / rows, width / columns
@@ -156,7 +176,7 @@ def _surfel(depth, rgb, cells, grid, lens, limits, detail, plane, out):
         du = dv = 0.0
     u, v = x + 0.5 + du, y + 0.5 + dv
     plane[2] = 1.0 / depth[y, x] + plane[0] * du + plane[1] * dv
-    _disc(u, v, plane, cell_w * (end - start), cell_h * (last - first), lens, limits, out)
+    _disc(u, v, plane, cell_w * (end - start), cell_h * (last - first), lens, limits, extent, out)
     if several and not (out[6] <= detail and _flat(depth, u, v, plane, cells, grid)):
         return False
     if not (out[10] >= limits[4] and 0.0 < np.float32(out[6]) < np.inf):
@@ -254,7 +274,7 @@ def _fit_plane(depth, x, y, limits, plane):
 
 
 @kernel()
-def _disc(u, v, plane, cell_w, cell_h, lens, limits, out):
+def _disc(u, v, plane, cell_w, cell_h, lens, limits, extent, out):
     """Point, normal and radius of the disc on ``plane`` that covers one cell, in the camera."""
     a, b, value = plane[0], plane[1], plane[2]
     z = 1.0 / value
@@ -270,6 +290,7 @@ def _disc(u, v, plane, cell_w, cell_h, lens, limits, out):
     vx, vy, vz = kv * px, z * cell_h / lens[1] + kv * py, kv * z
     one = sqrt((ux + vx) ** 2 + (uy + vy) ** 2 + (uz + vz) ** 2)
     other = sqrt((ux - vx) ** 2 + (uy - vy) ** 2 + (uz - vz) ** 2)
+    extent[0], extent[1] = sqrt(vx * vx + vy * vy + vz * vz), sqrt(ux * ux + uy * uy + uz * uz)
     facing = z * sqrt((cell_w / lens[0]) ** 2 + (cell_h / lens[1]) ** 2)
     out[6] = 0.5 * limits[2] * min(max(one, other), limits[3] * facing)
     cos = (nx * px + ny * py + nz * z) / (length * sqrt(px * px + py * py + z * z))

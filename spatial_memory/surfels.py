@@ -16,8 +16,9 @@ import numpy as np
 from renderers.kernels import kernel
 from spatial_memory.blocks import Blocks, boxes_around
 from spatial_memory.columns import Columns
-from spatial_memory.hashgrid import HashGrid
+from spatial_memory.hashgrid import NEW, HashGrid
 from spatial_memory.observers import BLOCK, Observers, distinct, renumbered, single_bits
+from spatial_memory.regions import specks
 from spatial_memory.sampling import Samples
 from spatial_memory.sight import SMALLEST, seen_from
 from spatial_memory.sights import Sights
@@ -47,6 +48,8 @@ class FuseRules:
     """Smallest cosine between normals to merge."""
     detail: float = 0.0
     """Samples smaller than this are as good as samples of this radius, in metres."""
+    least_piece: float = 0.0
+    """Share of the picture that a piece of new surface takes, if it is to be mapped."""
 
 
 class Surfels:
@@ -124,7 +127,9 @@ class Surfels:
         matches = self._grid.match(shown, known, *limits)
         coarse = self._grid.overlain(shown, known, *limits)
         coarse = coarse[self.provenance[coarse] >= provenance]
-        new, met = matches < 0, distinct(matches[matches >= 0])
+        new = matches == NEW
+        new &= ~specks(samples, new, rules.least_piece)
+        met = distinct(matches[matches >= 0])
         lens = [sights.frustum(view_id)]
         near = self.blocks.in_sight(lens, self.points, self.radii, SMALLEST)
         seen = seen_from(sights[view_id], *self.discs(near), sights.tolerance)

@@ -467,6 +467,20 @@ def test_blocks_are_split_where_depth_steps() -> None:
     assert set(samples.depths.round(4).tolist()) == {np.float32(0.5), np.float32(0.53)}
 
 
+def test_blocks_on_oblique_ground_are_wide_and_tile_the_picture() -> None:
+    """A cell near the feet is longer than wide: taken together are cells that lie side by side."""
+    camera = Camera.from_fov(90.0, 96, 64)
+    samples = samples_of(camera, plane_depth(camera, np.array([0, 1.0, 0.0]), 1.0), 96, detail=0.1)
+    taken = np.zeros(samples.grid, np.int64)
+    for row, column, high, wide in samples.cells:
+        taken[row : row + high, column : column + wide] += 1
+    assert samples.grid == (64, 96) and taken.max() == 1 and (taken[40:] == 1).all()
+    _, _, high, wide = samples.cells.T
+    several = high * wide > 1
+    assert several.any() and (samples.radii[several] <= 0.1).all()
+    assert (wide >= high).all() and wide[several].sum() > 1.5 * high[several].sum()
+
+
 @pytest.mark.parametrize("size", [(128, 72), (768, 432)])
 def test_ground_at_a_grazing_angle_stays(size: tuple[int, int]) -> None:
     """Seen from 1.6 m, ground is so oblique that neighbouring rows differ by 20 % in depth."""
