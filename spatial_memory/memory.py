@@ -31,7 +31,7 @@ class MemoryConfig:
 
     surfel_side: int = 128
     """Surfels along the longer side of a view, at most."""
-    detail: float = 0.15
+    detail: float = 0.125
     """Flat surfaces are mapped with surfels of up to this radius, in metres, even where a view
     shows more: what is near takes no more memory, each time that somebody passes nearer."""
     least_piece: float = 0.003

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import memory, metrics
+from benchmarks import memory, memory_growth, metrics
 from benchmarks.memory_casting import SIZE, World, pose
 from benchmarks.memory_picture import RIGHT, TARGET, WRONG, plans
 from benchmarks.memory_rules import RULES, FieldOfView, Latest, NearestPose, Ours
@@ -311,3 +311,22 @@ def test_the_committed_baseline_of_the_memory_can_be_compared_with() -> None:
         assert run.mode == mode and len({m.key for m in run.metrics}) == len(run.metrics)
         gated = [metric for metric in run.metrics if metric.tolerance is not None]
         assert len(gated) > 50 and metrics.failures(run, run) == []
+
+
+def test_growth_is_measured_by_stages_and_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_growth, "STAGES", (2, 4))
+    monkeypatch.setattr(memory_growth, "TARGETS", 2)
+    monkeypatch.setitem(memory_growth.WALKS, "street", ("street", SMALL))
+    found = [metric for case in memory_growth.grow("street", 5) for metric in case]
+    values = {metric.key: metric.value for metric in found}
+    counts = [values[f"street {views}/kept/surfels"] for views in (2, 4, 5)]
+    assert 0 < counts[0] < counts[1] <= counts[2]
+    assert values["street 4/write/median"] <= values["street 4/write/most"]
+    sheet = np.asarray(memory_growth.draw(found, ["street"]))
+    for panel in np.split(sheet[20:], 2)[0], np.split(sheet[20:], 2)[1]:
+        for half in np.split(panel, 2, axis=1):
+            assert (half == memory_growth.COLORS[0]).all(-1).sum() > 20
+    most = {m.key: memory_growth.target_of(m) for m in found if m.key.startswith("street 5/")}
+    assert most["street 5/write/most"] == 60.0 and most["street 5/kept/surfels"] is None
+    with pytest.raises(SceneError, match="no walk moon"):
+        memory_growth.main(memory_growth.Options(walks=("moon",)))
