@@ -1,10 +1,12 @@
 """How good worlds are, and what they cost: every shipped photograph, and pictures with poses.
 
 Run: python -m benchmarks.world photographs [--extent look] [--walks] [--sheets FOLDER]
-     python -m benchmarks.world views --dataset transforms.json
+     python -m benchmarks.world drawn --out FOLDER
+     python -m benchmarks.world views --dataset FOLDER/transforms.json
 
 photographs  makes a world of each in a process of its own, measures it as `scenegen report` does,
              and prints the median and the worst over all; with a sheet of views for the eye.
+drawn        draws a posed sequence, where no real one is at hand.
 views        makes a world of the first picture of a posed sequence and compares it with the others.
 """
 
@@ -30,6 +32,7 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.world_drawn import drawn
 from benchmarks.world_views import views
 from scenegen.config import Extent, Quality
 from scenegen.world import Committed, Measure, create_events, measure, pictures
@@ -172,6 +175,6 @@ def _sheet(views: list[Tensor]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    modes = {"photographs": photographs, "views": views, "one": one}
+    modes = {"photographs": photographs, "views": views, "drawn": drawn, "one": one}
     missed = tyro.extras.subcommand_cli_from_dict(modes, description=__doc__)
     sys.exit(1 if missed else 0)

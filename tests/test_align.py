@@ -134,6 +134,7 @@ def test_nothing_new_stands_before_what_the_photograph_shows() -> None:
             [0.0, -4.0, 9.9],  # before the sky: left out
             [9.0, 0.0, 4.0],  # out of the picture
             [0.0, 0.0, -1.0],  # behind the camera
+            [0.0, -49.0, 90.0],  # sky before the sky: it stays
         ]
     )
     count = len(points)
@@ -146,6 +147,7 @@ def test_nothing_new_stands_before_what_the_photograph_shows() -> None:
             torch.zeros(count, 3),
         ),
         Seen(CAMERA, depth),
+        sky_radius=100.0,
     )
     wall = torch.tensor([[0.0, 0.0, 10.03]])
-    torch.testing.assert_close(added.means, torch.cat([wall, points[[2, 4, 5]]]))
+    torch.testing.assert_close(added.means, torch.cat([wall, points[[2, 4, 5, 6]]]))

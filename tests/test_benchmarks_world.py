@@ -6,14 +6,18 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import scenegen
 from benchmarks import world as benchmark
+from benchmarks import world_drawn
 from benchmarks.world_views import SIDE, Shot, compared, fit_scale, read_shots
 from renderers import Camera, SceneError
 from scenegen.export import write_png, write_transforms
+from scenegen.training.shapes import Scene
+from scenegen.training.tracks import Track
 from scenegen.world import Measure
 
 
@@ -102,3 +106,44 @@ def test_a_world_beats_the_picture_that_it_was_made_of(
         assert "one unit of the poses is 2 m" in said and "2 pictures" in said
         blank = [Shot(shot.camera, torch.rand_like(shot.rgb)) for shot in shots[2:]]
         assert compared(world, [*shots[:2], *blank], most=2, grow=False, lpips=None) == 1
+
+
+def test_a_drawn_sequence_has_one_exposure_and_exact_cameras(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A course to the east, in a world that is twice as bright from the second picture on."""
+
+    class Renderer:
+        drawn = 0
+
+        def load(self, scene: object) -> None: ...
+
+        def draw(self, camera: Camera, light: object) -> tuple[np.ndarray, np.ndarray]:
+            self.drawn += 1
+            level = 0.2 if self.drawn == 1 else 0.4
+            shape = camera.height, camera.width
+            return np.full((*shape, 3), level, np.float32), np.ones(shape, np.float32)
+
+    road = np.array([[float(x), 0.0, 0.0] for x in range(10)])
+    monkeypatch.setattr(world_drawn, "missing_gl", lambda: None)
+    monkeypatch.setattr(world_drawn, "missing_tracks", lambda: None)
+    monkeypatch.setattr(world_drawn, "Licences", lambda file, gpl: None)
+    monkeypatch.setattr(world_drawn, "read_track", lambda name, use: Track(name, Scene(), road))
+    monkeypatch.setattr(world_drawn, "GlRenderer", Renderer)
+    monkeypatch.setattr(world_drawn, "WIDTH", 96)
+    monkeypatch.setattr(world_drawn, "HEIGHT", 72)
+    assert world_drawn.drawn(tmp_path) == 0
+    first, second, *others = read_shots(tmp_path / "transforms.json")
+    assert len(others) == 12
+    moved = torch.linalg.inv(second.camera.cam_from_world)[:3, 3]
+    torch.testing.assert_close(moved, torch.tensor([0.4, 0.0, 0.0]), atol=1e-4, rtol=0)
+    light = [-(1 - shot.rgb.double().mean() ** 2.2).log() for shot in (first, second)]
+    assert float(light[0]) == pytest.approx(1.5 * 0.18 * 0.2 / 0.201, rel=0.02)
+    assert float(light[1] / light[0]) == pytest.approx(2.0, rel=0.03)
+
+
+def test_nothing_is_drawn_without_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world_drawn, "missing_gl", lambda: None)
+    monkeypatch.setattr(world_drawn, "missing_tracks", lambda: "supertuxkart-data is not installed")
+    with pytest.raises(SceneError, match="a track cannot be read"):
+        world_drawn.drawn(tmp_path)

@@ -395,3 +395,19 @@ def test_depth_of_sky_and_nothing(made: tuple[Path, list]) -> None:
     world = scenegen.open(made[0])
     behind = world.render(world.camera0.moved(yaw_degrees=180))
     assert torch.isnan(behind.depth).all() and math.isclose(float(behind.alpha.max()), 0.0)
+
+
+def test_the_networks_give_the_same_bytes_for_any_number_of_threads(tmp_path: Path) -> None:
+    """With the depth and the outpainter that come with the install."""
+    photo, before, made = write_photo(tmp_path / "house.png", 128, 96), torch.get_num_threads(), []
+    settings = {**SETTINGS, "depth": "dpt", "outpaint": "own", "extent": "photo", "layers": True}
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            world = scenegen.create(photo, tmp_path / str(threads), **settings)
+            list(world.grow([world.camera0.moved(yaw_degrees=15)]))
+            made.append([step.files for step in world.steps])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(made[0]) == 3 and made[0] == made[1]

@@ -20,6 +20,7 @@ from scenegen.export.budget import thinned
 from scenegen.geometry.ground import check_eye_height
 from scenegen.image import Photo, load_photo
 from scenegen.models import weights_hash
+from scenegen.models.threads import steady
 from scenegen.outpaint import choose_outpainter
 from scenegen.stopping import checkpoint
 from scenegen.world.arrays import StepData
@@ -239,6 +240,7 @@ def _field_of_view(picture: Photo, config: CreateConfig) -> tuple[float, str]:
     return geometry.default_fov(width, height), "not stated in the file: a usual lens assumed"
 
 
+@steady
 def first_steps(
     rgb: torch.Tensor, camera: Camera, names: dict[str, str], config: CreateConfig
 ) -> tuple[StepData, StepData | None, float, str]:

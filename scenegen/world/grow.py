@@ -15,6 +15,7 @@ from renderers import Camera, Render, Splats, join
 from scenegen import geometry, outpaint, splatting
 from scenegen.export.budget import thinned
 from scenegen.fields import regions
+from scenegen.models.threads import steady
 from scenegen.stopping import checkpoint
 from scenegen.world.align import FREE_SPACE, Fit, Seen, behind_seen, continued_depth, fit_depth
 from scenegen.world.arrays import StepData
@@ -145,6 +146,7 @@ class Grown:
         }
 
 
+@steady
 def invent(
     view: Look,
     memory: ViewMemory,
@@ -187,7 +189,9 @@ def invent(
         depth = continued_depth(estimate.depth, full, done.invented, fit)
         limit = lowest(view.camera, seen[0], eye_height)
         depth = behind_seen(torch.minimum(depth, limit), done.invented, view.camera, seen)
-        sky = _new_sky(estimate.sky & torch.isposinf(limit), done.invented, full)
+        open_above = torch.isposinf(limit)
+        sky = _new_sky(estimate.sky & open_above, done.invented, full)
+        sky |= torch.isnan(depth) & open_above & done.invented  # only sky was seen there
         full = torch.where(done.invented, torch.where(sky, math.inf, depth), full)
     checkpoint()
     lifted = view.hole & ~torch.isnan(full)
@@ -198,14 +202,14 @@ def invent(
     splats = splatting.lift(rgb, backed, view.camera, lifted | thin, sky_radius)
     checkpoint()
     coat = splatting.undercoat(rgb, full, view.camera, lifted, sky_radius)
-    added = behind_photo(join([splats, coat]), seen[0])
+    added = behind_photo(join([splats, coat]), seen[0], sky_radius)
     data = StepData(splats=added, rgb=rgb, depth=full, known=lifted)
     said = zip(view_ids, done.verdicts, strict=False)  # none where nothing had to be filled
     rejected = {view_id: v.reason for view_id, v in said if v.rejected}
     return Grown(data, remembered, invented, fit, rejected)
 
 
-def behind_photo(splats: Splats, photo: Seen) -> Splats:
+def behind_photo(splats: Splats, photo: Seen, sky_radius: float) -> Splats:
     """New splats, without any before what the photograph shows.
 
     Those a little before it, as far as two views may differ about one surface, are put behind it
@@ -214,10 +218,12 @@ def behind_photo(splats: Splats, photo: Seen) -> Splats:
     Args:
         splats: In the world.
         photo: What the photograph shows.
+        sky_radius: Radius of the sky's sphere, in metres: new sky may lie beside the old one.
     """
     pixels, depth = photo.camera.project(splats.means)
     clear = CLEAR * photo.depth_at(pixels, depth)
-    factor = torch.where(depth < clear, clear / depth, 1.0)  # NaN compares false
+    surface = splats.means.norm(dim=1) <= SKY_FROM * sky_radius
+    factor = torch.where(surface & (depth < clear), clear / depth, 1.0)  # NaN compares false
     center = photo.camera.center
     means = center + factor[:, None] * (splats.means - center)
     return replace(splats, means=means)[factor <= CLEAR / FREE_SPACE]
