@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
@@ -15,6 +16,8 @@ from viewer_parts import CAMERA, dots, nodes, onlooker, world
 
 from renderers import SceneError, Splats
 from viewer import ViewerApp, scene
+from viewer.levels import room_of
+from viewer.stage import Chunk
 
 
 @pytest.fixture
@@ -108,6 +111,27 @@ def test_thinning_is_even_nested_and_keeps_the_area(count: int, share: float) ->
     blur = 0.3 * 0.02**2  # the browser adds it to each splat
     area = (splats.scales[:, 0] ** 2 + blur).sum()
     torch.testing.assert_close((got.scales[:, 0] ** 2 + blur).sum(), area, rtol=1e-3, atol=0)
+
+
+def test_thinning_covers_the_picture_once_however_fine_the_world_is() -> None:
+    """100 splats of 2 px on a grid of one per pixel: 4 + 0.3 px^2, of which COVER says 0.5. A
+    quarter of them have 4 px each: 0.5 * 4 - 0.3 = 1.7 px^2, but none shrinks."""
+    fine = replace(dots(100), scales=torch.full((100, 3), 2.0))
+    pixel = torch.ones(100)
+    got = scene.thinned(fine, 0.25, pixel, room=1.0)
+    torch.testing.assert_close(got.scales, torch.full((25, 3), 2.0))
+    small = replace(fine, scales=torch.full((100, 3), 0.7))
+    got = scene.thinned(small, 0.25, pixel, room=1.0)
+    torch.testing.assert_close(got.scales**2, torch.full((25, 3), 1.7))
+    got = scene.thinned(small, 0.25, pixel, room=5.0)  # so sparse, all of the area counts
+    torch.testing.assert_close(got.scales**2, torch.full((25, 3), 0.79 * 4 - 0.3))
+
+
+def test_room_of_a_splat_by_hand() -> None:
+    """A view of 64 x 48 pixels, each 1 / f wide at a distance of 1, seen in pixels half as wide."""
+    chunk = Chunk("a", dots(12), torch.zeros(3), dots(12), CAMERA, "observed")
+    pixel = 0.5 / float(CAMERA.px_from_cam[0, 0])
+    assert room_of(chunk, pixel) == pytest.approx(4 * 64 * 48 / 12)
 
 
 @pytest.mark.parametrize("field", ["means", "quats", "scales", "opacities", "colors"])

@@ -126,7 +126,8 @@ class SplatScene:
         old = self._shown.get(chunk.name)
         if len(chunk.splats):
             footprint = footprints(chunk.splats, chunk.eye, self.pixel)
-            part = cloud(thinned(sized(chunk.splats, footprint, self._floor), share, footprint))
+            splats = sized(chunk.splats, footprint, self._floor)
+            part = cloud(thinned(splats, share, footprint, room_of(chunk, self.pixel)))
             count = len(part.centers)
             with self._owner.atomic():  # the old is seen until the new is there
                 if old is not None and old.node is not None:
@@ -154,6 +155,18 @@ def share_of(chunk: Chunk, eye: Float[Tensor, " 3"], scale: float) -> float:
         scale: The share of a chunk that was made for where the visitor stands, if below 1.
     """
     return min(1.0, scale / (1.0 + _distance(chunk, eye)) ** 2)
+
+
+def room_of(chunk: Chunk, pixel: float) -> float:
+    """Pixels of the view that a chunk was made for, for each of its splats.
+
+    Args:
+        chunk: Not empty.
+        pixel: Extent of a pixel of the window at a distance of 1.
+    """
+    view = chunk.camera
+    focal = float(view.px_from_cam[0, 0] * view.px_from_cam[1, 1])
+    return view.width * view.height / focal / pixel**2 / len(chunk.splats)
 
 
 def counts(chunks: Sequence[Chunk], eye: Float[Tensor, " 3"], scale: float) -> list[int]:

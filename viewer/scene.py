@@ -24,6 +24,9 @@ FLOOR_PX = 0.7
 """Smallest standard deviation of a splat in that window, in pixels."""
 FLOOR_PX_MAX = 1.5
 """Largest floor, in pixels: fainter splats than this helps with may vanish."""
+COVER = 0.5
+"""Variance of splats that cover a picture without gaps, in units of the area that each has: where
+worlds finer than the window are thinned, more would be drawn over and over."""
 SIGMA_MIN, SIGMA_MAX = 5e-4, 250.0
 """Standard deviations whose squares float16 holds, in metres (0 below 2.4e-4, inf from 256)."""
 FAR = 1500.0
@@ -112,23 +115,28 @@ def kept_rows(count: int, kept: int) -> Int[Tensor, " kept"]:
     return torch.argsort(keys, stable=True)[:kept].sort().values
 
 
-def thinned(splats: Splats, share: float, footprint: Float[Tensor, " n"]) -> Splats:
+def thinned(
+    splats: Splats, share: float, footprint: Float[Tensor, " n"], room: float = math.inf
+) -> Splats:
     """A share of the splats, grown so that they cover the same area on the screen.
 
     Args:
         splats: All of them.
         share: How many stay, above 0 to 1.
         footprint: Extent of a pixel of the window where each splat is, in metres.
+        room: Area of the picture for each of them, in pixels: more than COVER of it says nothing.
 
     The browser adds BLUR to every splat, grown or not, so the growth makes up for that as well:
-    ``sigma'^2 + BLUR = (sigma^2 + BLUR) / share``.
+    ``sigma'^2 + BLUR = min(sigma^2 + BLUR, COVER room) / share``. None shrinks.
     """
     kept = max(1, math.floor(len(splats) * share))
     if kept >= len(splats):
         return splats
     rows = kept_rows(len(splats), kept)
-    blur = BLUR * footprint[rows, None] ** 2
-    variance = (splats.scales[rows] ** 2 + blur) * (len(splats) / kept) - blur
+    pixel = footprint[rows, None] ** 2
+    old = splats.scales[rows] ** 2
+    enough = (old + BLUR * pixel).clamp_max(COVER * room * pixel)
+    variance = torch.maximum(old, enough * (len(splats) / kept) - BLUR * pixel)
     return replace(splats[rows], scales=variance.sqrt().clamp_max(SIGMA_MAX))
 
 
