@@ -16,9 +16,10 @@ from renderers import Camera
 from scenegen.models import shipped_path
 from scenegen.outpaint.anchors import anchored
 from scenegen.outpaint.base import Reference
-from scenegen.outpaint.network import DEEPEST, OutpaintNetwork
+from scenegen.outpaint.network import DEEPEST, OutpaintNetwork, Separable
 from scenegen.outpaint.sides import geometry_inputs
 from scenegen.outpaint.weights import load_outpaint_network
+from scenegen.stopping import checkpoint
 
 TALL = 512
 """Views are stretched to this height at least, the only one that MI-GAN ever saw. Hidden right
@@ -78,4 +79,7 @@ def _load(path: Path) -> OutpaintNetwork:
     """The network, ready to answer. Kept: each view of a world needs it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network: Any = load_outpaint_network(path)  # Any: torch types no memory format here
+    for part in network.modules():
+        if isinstance(part, Separable):  # a view takes seconds: nobody waits for all of it
+            part.register_forward_pre_hook(lambda *_: checkpoint())
     return network.to(device, memory_format=torch.channels_last)
