@@ -19,6 +19,7 @@ from scenegen.geometry.relative import NEAREST, metric_depth
 from scenegen.geometry.sky import seen_sky
 from scenegen.geometry.weights import load_depth_network
 from scenegen.models import shipped_path
+from scenegen.stopping import checkpoint
 
 AREA = 252 * 336
 """Pixels that the network looks at: as many as in its training."""
@@ -99,4 +100,7 @@ def _from_zero(disparity: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Flo
 @lru_cache(maxsize=1)
 def _load(path: Path) -> DepthNetwork:
     """The network, ready to answer. Kept: each view of a world needs it."""
-    return load_depth_network(path).to("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_depth_network(path)
+    for part in (*network.backbone.blocks, *network.head.modules()):  # a look takes seconds
+        part.register_forward_pre_hook(lambda *_: checkpoint())
+    return network.to("cuda" if torch.cuda.is_available() else "cpu")
