@@ -14,7 +14,7 @@ import scenegen
 from renderers import Camera
 from scenegen.world.align import Seen
 from scenegen.world.floor import SLACK, floor_depth, lowest
-from scenegen.world.grow import invent
+from scenegen.world.grow import _new_sky, invent
 from scenegen.world.layer import behind_edges
 
 CAMERA = Camera.from_fov(90.0, 80, 60)
@@ -38,8 +38,41 @@ def test_a_floor_by_hand() -> None:
 
 
 def test_what_is_invented_ends_a_little_below_the_floor() -> None:
-    limit = lowest(CAMERA, Seen(CAMERA, ground()), 1.6)
+    photo = ground()
+    photo[30:32] = 50.0  # its sky ends at the level of the camera
+    limit = lowest(CAMERA, Seen(CAMERA, photo), 1.6)
     torch.testing.assert_close(limit, SLACK * floor_depth(CAMERA, 1.6))
+
+
+def test_the_floor_begins_where_the_sky_of_the_photograph_ends() -> None:
+    """Its camera was held upwards: sky reaches 10 of 30 rows below the middle, and all round."""
+    depth = ground()
+    depth[:40] = math.inf
+    floor = SLACK * floor_depth(CAMERA, 1.6)
+    limit = lowest(CAMERA, Seen(CAMERA, depth), 1.6)
+    assert torch.isposinf(limit[:38]).all()  # 2 % of the sky reach further
+    torch.testing.assert_close(limit[41:], floor[41:])
+    behind = lowest(CAMERA.moved(yaw_degrees=180), Seen(CAMERA, depth), 1.6)
+    torch.testing.assert_close(behind, limit)
+
+
+def test_new_sky_touches_known_sky_and_no_thing_hangs_in_it() -> None:
+    depth = torch.full((8, 10), 5.0)
+    depth[:5, :4] = math.inf
+    new = torch.zeros(8, 10, dtype=torch.bool)
+    new[:, 4:] = True
+    above = torch.zeros_like(new)
+    above[:6] = True
+    looks = torch.zeros_like(new)
+    looks[:5] = True
+    looks[2, 6:8] = False  # a cloud that looks like a thing
+    looks[3:, 9] = False  # a pole that stands on the ground
+    looks[7, 5] = True  # a puddle
+    expected = new & looks
+    expected[2, 6:8], expected[7, 5] = True, False
+    assert torch.equal(_new_sky(looks, new, depth, above), expected)
+    indoors = torch.full((8, 10), 5.0)
+    assert not _new_sky(looks, new, indoors, above).any()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ SLACK = 1.15
 """Ground may lie this much farther along a ray than a level floor: grounds are not quite level."""
 LEAST = 0.04
 """A smaller share of a photograph's surfaces on a level floor is no floor."""
+LOWEST_SKY = 0.98
+"""Sky is said to reach as far down as this share of it does not exceed."""
 BELOW, RARE = 1.5, 0.05
 """Where more than this share of a photograph's surfaces lies farther than the floor by the factor,
 it looks down a slope or from a table, and nothing is said about a floor."""
@@ -25,10 +27,8 @@ def floor_depth(camera: Camera, height: float) -> Float[Tensor, "h w"]:
         camera: In the world, whose y points down.
         height: The floor's y, in metres: how far it is below the photograph's camera.
     """
-    pixels = camera.pixel_centers()
-    rays = camera.unproject(pixels, torch.ones(pixels.shape[:-1])) - camera.center
     drop = height - float(camera.center[1])
-    down = rays[..., 1]
+    down = _rays(camera)[..., 1]
     return torch.where((down > 1e-6) & (drop > 0), drop / down.clamp_min(1e-6), torch.inf)
 
 
@@ -40,9 +40,31 @@ def lowest(camera: Camera, photo: Seen, height: float) -> Float[Tensor, "h w"]:
         photo: What the photograph shows.
         height: How far the ground is below the photograph's camera, in metres.
     """
-    if _stands_on_floor(photo, height):
-        return SLACK * floor_depth(camera, height)
-    return torch.full((camera.height, camera.width), torch.inf)
+    anywhere = torch.full((camera.height, camera.width), torch.inf)
+    if not _stands_on_floor(photo, height):
+        return anywhere
+    below = _steepness(camera) > _horizon(photo)
+    return torch.where(below, SLACK * floor_depth(camera, height), anywhere)
+
+
+def _horizon(photo: Seen) -> float:
+    """How steeply down the photograph's sky reaches: its camera need not have been level."""
+    sky = torch.isposinf(photo.depth)
+    if not sky.any():
+        return -torch.inf
+    return float(torch.quantile(_steepness(photo.camera)[sky][::7], LOWEST_SKY))
+
+
+def _steepness(camera: Camera) -> Float[Tensor, "h w"]:
+    """Metres down for each metre away, of the ray through each pixel."""
+    rays = _rays(camera)
+    return rays[..., 1] / rays[..., [0, 2]].norm(dim=-1).clamp_min(1e-6)
+
+
+def _rays(camera: Camera) -> Float[Tensor, "h w 3"]:
+    """In the world, of depth 1."""
+    pixels = camera.pixel_centers()
+    return camera.unproject(pixels, torch.ones(pixels.shape[:-1])) - camera.center
 
 
 def _stands_on_floor(photo: Seen, height: float) -> bool:

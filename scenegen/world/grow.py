@@ -190,7 +190,7 @@ def invent(
         limit = lowest(view.camera, seen[0], eye_height)
         depth = behind_seen(torch.minimum(depth, limit), done.invented, view.camera, seen)
         open_above = torch.isposinf(limit)
-        sky = _new_sky(estimate.sky & open_above, done.invented, full)
+        sky = _new_sky(estimate.sky, done.invented, full, open_above)
         sky |= torch.isnan(depth) & open_above & done.invented  # only sky was seen there
         full = torch.where(done.invented, torch.where(sky, math.inf, depth), full)
     checkpoint()
@@ -241,11 +241,21 @@ def as_levels(rgb: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
 
 
 def _new_sky(
-    sky: Bool[Tensor, "h w"], new: Bool[Tensor, "h w"], depth: Float[Tensor, "h w"]
+    sky: Bool[Tensor, "h w"],
+    new: Bool[Tensor, "h w"],
+    depth: Float[Tensor, "h w"],
+    open_above: Bool[Tensor, "h w"],
 ) -> Bool[Tensor, "h w"]:
-    """New pixels that are sky: they look like it, and touch sky that is known."""
+    """New pixels that are sky: they look like it, and touch sky that is known.
+
+    So are those of a cloud that looks like a thing: no thing hangs in the sky.
+    """
     known_sky = torch.isposinf(depth)
-    candidates = (sky & new) | known_sky
-    names = regions(candidates)
+    names = regions((sky & new & open_above) | known_sky)
     touching = torch.unique(names[known_sky])
-    return torch.isin(names, touching[touching > 0]) & new
+    found = torch.isin(names, touching[touching > 0])
+    if found.any():
+        things = regions(~found)
+        standing = torch.unique(things[~found & ~(new & open_above)])
+        found |= ~torch.isin(things, standing)
+    return found & new
