@@ -14,7 +14,7 @@ import scenegen
 from renderers import Camera
 from scenegen.world.align import Seen
 from scenegen.world.floor import SLACK, floor_depth, lowest
-from scenegen.world.grow import _new_sky, invent
+from scenegen.world.grow import _new_sky, invent, sky_behind
 from scenegen.world.layer import behind_edges
 
 CAMERA = Camera.from_fov(90.0, 80, 60)
@@ -73,6 +73,24 @@ def test_new_sky_touches_known_sky_and_no_thing_hangs_in_it() -> None:
     assert torch.equal(_new_sky(looks, new, depth, above), expected)
     indoors = torch.full((8, 10), 5.0)
     assert not _new_sky(looks, new, indoors, above).any()
+
+
+def test_new_sky_goes_on_behind_what_stands_before_it() -> None:
+    """4 of 80 columns (5 %) around it, on the sphere, and not over the sky of the photograph."""
+    depth = torch.full((60, 80), 5.0)
+    depth[:20, 60:] = math.inf
+    new = torch.isposinf(depth)
+    rgb = torch.where(new[..., None], torch.tensor([0.2, 0.4, 0.9]), torch.zeros(3))
+    wall, open_sky = torch.full((60, 80), 5.0), torch.full((60, 80), math.inf)
+    made = sky_behind(rgb, depth, new, CAMERA, Seen(CAMERA, wall), 50.0)
+    pixels, _ = CAMERA.project(made.means)
+    column, row = pixels.floor().long().unbind(1)
+    assert {*column[row < 20].tolist()} == {56, 57, 58, 59}
+    assert {*row.tolist()} == {*range(24)} and int(column.min()) == 56
+    torch.testing.assert_close(made.means.norm(dim=1), torch.full((len(made),), 50.0))
+    torch.testing.assert_close(made.colors, torch.tensor([[0.2, 0.4, 0.9]]).expand(len(made), 3))
+    assert len(sky_behind(rgb, depth, new, CAMERA, Seen(CAMERA, open_sky), 50.0)) == 0
+    assert len(sky_behind(rgb, depth, new & False, CAMERA, Seen(CAMERA, wall), 50.0)) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
+from scipy.ndimage import maximum_filter
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from renderers import Camera, Render, Splats, join
 from scenegen import geometry, outpaint, splatting
 from scenegen.export.budget import thinned
-from scenegen.fields import regions
+from scenegen.fields import pull_push, regions
 from scenegen.models.threads import steady
 from scenegen.stopping import checkpoint
 from scenegen.world.align import FREE_SPACE, Fit, Seen, behind_seen, continued_depth, fit_depth
@@ -38,6 +39,8 @@ OTHERS = 8
 """So many views that were not taken are kept with a step, and why."""
 RETRIEVED = 4
 """Past views used as context (K)."""
+SKY_BEHIND = 0.05
+"""New sky goes on so far behind what stands before it, as a share of the view's width."""
 SKY_FROM = 0.6
 """Depth beyond this share of the sky's radius is sky."""
 
@@ -196,13 +199,16 @@ def invent(
     checkpoint()
     lifted = view.hole & ~torch.isnan(full)
     full = torch.where(lifted, splatting.snap_flying(full), full)
-    thin = ~view.solid & ~view.hole & _beside(view.hole) & torch.isfinite(full)
+    thin = ~view.solid & ~view.hole & _beside(view.hole)
+    thin_sky, thin = thin & torch.isposinf(full), thin & torch.isfinite(full)
     backed = behind_seen(torch.where(thin, THIN_BEHIND * full, full), thin, view.camera, seen)
     thin &= torch.isfinite(backed)
     splats = splatting.lift(rgb, backed, view.camera, lifted | thin, sky_radius)
     checkpoint()
     coat = splatting.undercoat(rgb, full, view.camera, lifted, sky_radius)
-    added = behind_photo(join([splats, coat]), seen[0], sky_radius)
+    backing = sky_behind(rgb, full, lifted, view.camera, seen[0], sky_radius)
+    shell = splatting.lift(rgb, full, view.camera, thin_sky, THIN_BEHIND * sky_radius)
+    added = join([behind_photo(join([splats, coat]), seen[0], sky_radius), backing, shell])
     data = StepData(splats=added, rgb=rgb, depth=full, known=lifted)
     said = zip(view_ids, done.verdicts, strict=False)  # none where nothing had to be filled
     rejected = {view_id: v.reason for view_id, v in said if v.rejected}
@@ -227,6 +233,36 @@ def behind_photo(splats: Splats, photo: Seen, sky_radius: float) -> Splats:
     center = photo.camera.center
     means = center + factor[:, None] * (splats.means - center)
     return replace(splats, means=means)[factor <= CLEAR / FREE_SPACE]
+
+
+def sky_behind(
+    rgb: Float[Tensor, "h w 3"],
+    depth: Float[Tensor, "h w"],
+    new: Bool[Tensor, "h w"],
+    camera: Camera,
+    photo: Seen,
+    sky_radius: float,
+) -> Splats:
+    """New sky goes on a little behind what stands before it: a step aside shows no gap.
+
+    Args:
+        rgb: The view.
+        depth: Its depth, metres; +inf sky.
+        new: Its pixels that are new.
+        camera: Where it is taken from.
+        photo: What the photograph shows; its sky is left as it is.
+        sky_radius: Radius of the sky's sphere, in metres.
+    """
+    sky = torch.isposinf(depth)
+    reach = 2 * round(SKY_BEHIND * depth.shape[1]) + 1
+    near = torch.from_numpy(maximum_filter((sky & new).numpy(), reach, mode="constant"))
+    behind = near & torch.isfinite(depth)
+    if not behind.any():
+        return splatting.lift(rgb, depth, camera, behind, sky_radius)
+    colors = pull_push(rgb, sky)
+    splats = splatting.lift(colors, torch.full_like(depth, math.inf), camera, behind, sky_radius)
+    pixels, distance = photo.camera.project(splats.means)
+    return splats[~torch.isposinf(photo.depth_at(pixels, distance))]
 
 
 def _beside(hole: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
