@@ -173,7 +173,9 @@ class TestBrowser:
             wait_for(lambda: person.walker.here, "the visitor to arrive")
 
             person.walker.step(1.5, 0.0, 0.0)  # away from the photograph
-            time.sleep(1.0)
+            heard: list[float] = []
+            person.client.camera.on_update(lambda camera: heard.append(camera.position[2]))
+            wait_for(lambda: heard and heard[-1] > 1.4, "the browser to follow")
             app.close()
             code = (
                 "import sys; from viewer import ViewerApp; from viewer_parts import world;"

@@ -86,7 +86,7 @@ def person_on(
     body: Body = Body(),  # noqa: B008
 ) -> tuple[Walker, FakeBrowser]:
     browser = FakeBrowser(late)
-    person = Walker(client_of(browser), lambda: ground, lambda: body)
+    person = Walker(client_of(browser), lambda: ground, lambda: body, lambda: CAMERA)
     browser.walk(person, (0, 0, 0))
     return person, browser
 
@@ -165,7 +165,7 @@ def test_turning_the_head_is_not_walking() -> None:
 def test_default_pose_of_a_browser_is_not_believed() -> None:
     strange = FakeBrowser()
     strange.place["far"] = 1000.0  # viser's own
-    person = Walker(client_of(strange), lambda: terrain(FLOOR), Body)
+    person = Walker(client_of(strange), lambda: terrain(FLOOR), Body, lambda: CAMERA)
     strange.walk(person, (3, 3, 3))
     assert not person.here
     strange.place["far"] = FAR_PLANE + 17.0  # a tab that comes back after the server was gone
@@ -178,7 +178,7 @@ def test_default_pose_of_a_browser_is_not_believed() -> None:
 def test_places_in_other_axes_are_not_believed() -> None:
     """A browser that comes back reports in other axes first: no walk leads from there to here."""
     browser = FakeBrowser()
-    person = Walker(client_of(browser), lambda: terrain(FLOOR, WALL), Body)
+    person = Walker(client_of(browser), lambda: terrain(FLOOR, WALL), Body, lambda: CAMERA)
     browser.place["up_direction"] = np.array([0.0, 0.0, 1.0])
     browser.walk(person, (1.0, -1.4, 5.0))
     assert not person.here
@@ -188,6 +188,48 @@ def test_places_in_other_axes_are_not_believed() -> None:
     assert person.here
     assert browser.corrections == 0
     assert browser.place["position"][2] == pytest.approx(5.1)
+
+
+def test_poses_from_afar_are_not_believed_until_the_page_is_put_to_its_start() -> None:
+    """The page has our far plane and our axes before it stands where it shall: the eyes last."""
+    browser = FakeBrowser()
+    person = Walker(client_of(browser), lambda: terrain(FLOOR), Body, lambda: CAMERA)
+    browser.place.update(position=np.array([-5.0, 0.0, 0.0]), look_at=np.zeros(3))
+    browser.walk(person, (0, 0, 0))
+    browser.place.update(position=np.array([3.0, -3.0, 3.0]), look_at=np.array([0, 0, LOOK_AHEAD]))
+    browser.walk(person, (0, 0, 0))
+    assert not person.here
+    browser.place.update(position=np.zeros(3))
+    browser.walk(person, (0, 0, 0))
+    assert person.here
+    person.step(0.5, 0.0, 0.0)
+    np.testing.assert_allclose(browser.position, [0, 0, 0.5], atol=1e-6)
+
+
+def test_hand_made_link_that_looks_from_afar_is_believed_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    browser = FakeBrowser()
+    person = Walker(client_of(browser), lambda: terrain(FLOOR), Body, lambda: CAMERA)
+    browser.place["look_at"] = np.array([0.0, 0.0, 3.0])
+    browser.walk(person, (0, 0, 0))
+    assert not person.here
+    later = walker.time.monotonic() + walker.LOST + 1
+    monkeypatch.setattr(walker.time, "monotonic", lambda: later)
+    browser.walk(person, (0, 0, 0))
+    assert person.here
+
+
+def test_page_that_puts_itself_to_the_start_is_not_stopped_by_a_wall() -> None:
+    """A tab that comes back stands behind the wall for a moment; viser then takes it home."""
+    browser = FakeBrowser()
+    person = Walker(client_of(browser), lambda: terrain(FLOOR, WALL), Body, lambda: CAMERA)
+    browser.walk(person, (0, 0, 4.0))
+    assert person.here
+    browser.walk(person, (0, 0, -4.0))
+    browser.walk(person, (0, 0, 0))
+    assert browser.corrections == 0
+    assert browser.place["look_at"][2] == pytest.approx(LOOK_AHEAD)
 
 
 def test_jump_by_the_program_is_not_walked() -> None:
@@ -227,6 +269,19 @@ def test_steps_by_buttons_are_walked_and_turned() -> None:
     person.step(0.0, 0.0, 90.0)  # before the browser has heard of the first
     ahead = browser.look_at - browser.position
     np.testing.assert_allclose(ahead, [0, 0, -LOOK_AHEAD], atol=1e-6)
+
+
+def test_step_is_taken_from_where_the_head_is_while_the_eyes_lag_behind() -> None:
+    """A report that has the head where it was told to be, and the eyes where they were drawn."""
+    person, browser = person_on(terrain(FLOOR))
+    person.step(0.5, 0.0, 0.0)
+    browser.place.update(position=np.zeros(3), look_at=np.array([0.0, 0.0, 0.5 + LOOK_AHEAD]))
+    browser.place["far"] = browser.far
+    browser._sent.clear()
+    browser.walk(person, (0, 0, 0))
+    assert float(person.camera.center[2]) == pytest.approx(0.5)
+    person.step(0.5, 0.0, 0.0)
+    assert browser.position[2] == pytest.approx(1.0)
 
 
 def test_orbit_turns_around_what_is_ahead() -> None:

@@ -72,7 +72,7 @@ class Visitor:
         self.client, self.host, stage = client, host, host.stage
         self.stage = stage
         self.name = f"visitor {client.client_id + 1}"
-        self.walker = Walker(client, lambda: stage.terrain, lambda: stage.body)
+        self.walker = Walker(client, lambda: stage.terrain, lambda: stage.body, lambda: stage.home)
         if client.camera.image_width < NARROW:
             budget = min(budget, PHONE_BUDGET)
         self.pace = Pace(budget)
@@ -218,7 +218,7 @@ class Visitor:
 
     def go_home(self) -> None:
         """Back to where the photograph was taken."""
-        self.walker.go_home(self.stage.home)
+        self.walker.go_home()
 
     async def _moved(self, camera: viser.CameraHandle) -> None:
         """In viser's event loop, so that reports are read whole and in order."""

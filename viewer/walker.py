@@ -31,7 +31,8 @@ from viewer.navigation import BROWSER_SPEED, FAR_PLANE, LOOK_AHEAD, ORBIT_DISTAN
 Mode = Literal["walk", "fly", "orbit"]
 MODES: tuple[Mode, ...] = ("walk", "fly", "orbit")
 LOST = 5.0
-"""Seconds after which a correction that nobody answered is made again."""
+"""Seconds after which a correction that nobody answered is made again, and after which a browser
+that looks from afar is believed to be where it says."""
 UPRIGHT = -0.9
 """Largest y of a visitor's up (y points down). A browser that comes back to a server that was
 started anew reports in other axes first, where up is elsewhere."""
@@ -50,6 +51,7 @@ class Walker:
         client: The visitor.
         terrain: Gives the ground and walls as they are now.
         body: Gives who walks, as for :class:`spatial_memory.walking.Body`.
+        home: Gives where the photograph was taken: visitors begin there.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class Walker:
         client: viser.ClientHandle,
         terrain: Callable[[], Terrain],
         body: Callable[[], Body],
+        home: Callable[[], Camera],
     ) -> None:
-        self._client, self._terrain, self._body = client, terrain, body
+        self._client, self._terrain, self._body, self._home = client, terrain, body, home
         self._lock = threading.RLock()
         self._mode: Mode = "walk"
         self.speed = BROWSER_SPEED
@@ -68,7 +71,7 @@ class Walker:
         self.moved_at = time.monotonic()
         """When the visitor moved or turned last, on the clock of ``time.monotonic``."""
         self._head, self._place = np.zeros(3), np.full(8, np.inf)
-        self._tag, self._placed, self._asked = FAR_PLANE, 0.0, np.zeros(3)
+        self._tag, self._placed, self._asked = FAR_PLANE, time.monotonic(), np.zeros(3)
         self._owed: np.ndarray | None = None
         self._wanted: Pose | None = None
 
@@ -95,8 +98,11 @@ class Walker:
         if not same_place(place, self._place):
             self.moved_at, self._place = now, place
         if not self.here:
-            self.here = bool(camera.up_direction[1] < UPRIGHT)
-            self._begin(head, camera.far)
+            # Until viser's page has put itself to its start, it reports poses that look from afar.
+            settled = _in_one_place(camera) or now - self._placed > LOST
+            self.here = bool(settled and camera.up_direction[1] < UPRIGHT)
+            if self.here:
+                self._begin(head, camera.far)
             return self.here
         if abs(camera.far - self._tag) > 0.25:  # said before it heard of the correction
             if self._owed is not None:
@@ -104,7 +110,11 @@ class Walker:
             if now - self._placed > LOST:
                 self._put_right(camera, head)
             return True
-        self._wanted = None
+        if self._mode == "orbit" or _in_one_place(camera):
+            self._wanted = None
+        if self._at_home(camera):  # a page that comes back puts itself there: nobody walked
+            self._head, self._owed = head, None
+            return True
         step = head - self._head
         if self._owed is not None:
             step, self._owed = step + self._owed, None
@@ -132,11 +142,11 @@ class Walker:
             self._head = np.array(pose.look_at, np.float64)
             self.moved_at = time.monotonic()
 
-    def go_home(self, camera: Camera) -> None:
+    def go_home(self) -> None:
         """Bring the visitor to where the photograph was taken, on foot unless flying."""
         if self._mode == "orbit":
             self._mode = "walk"
-        self.go_to(pose_of(camera))
+        self.go_to(pose_of(self._home()))
 
     def step(self, forward: float, right: float, turn_degrees: float) -> None:
         """Go a step and turn, as far as the world allows: for visitors without keys."""
@@ -182,6 +192,11 @@ class Walker:
         camera.position = position
         camera.look_at = look_at
 
+    def _at_home(self, camera: viser.CameraHandle) -> bool:
+        home = pose_of(self._home())
+        off = np.abs([camera.position - home.position, camera.look_at - home.look_at])
+        return bool(off.max() < MOVED)
+
     def _begin(self, head: np.ndarray, far: float) -> None:
         self._head, self._tag, self._owed, self._wanted = head, far, None, None
         self._reach()
@@ -198,6 +213,11 @@ class Walker:
         self._tag = FAR_PLANE + (self._tag - FAR_PLANE + 1.0) % TAGS
         self._placed = time.monotonic()
         self._client.camera.far = self._tag
+
+
+def _in_one_place(camera: viser.CameraHandle) -> bool:
+    """Whether the eyes have come to the head: they are where they were drawn last."""
+    return bool(np.linalg.norm(camera.look_at - camera.position) < 2.0 * LOOK_AHEAD)
 
 
 def _point(place: np.ndarray) -> Point:
