@@ -9,6 +9,7 @@ then the best few of the candidates that show most, as far as a short search fin
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -174,6 +175,12 @@ class _Tally:
         self._observers = observers
         observers.add_up(rows, self.open, np.ones(ids, np.bool_), self.by_id)
 
+    def copy(self) -> _Tally:
+        """One that can be changed by itself."""
+        other = copy(self)
+        other.open, other.by_id = self.open.copy(), self.by_id.copy()
+        return other
+
     def take_out(self, view_id: int) -> int:
         """Take out what a view explains; return how many pixels that are."""
         count = int(self.by_id[view_id])
@@ -218,20 +225,38 @@ class _Contest:
     def best_together(self, count: int) -> np.ndarray:
         """(n,) which of the free views, up to so many, add most together."""
         best, shown = np.zeros(len(self.ids), np.bool_), np.flatnonzero(self._sure.open)
-        rows = self._ranked(self.free & (self.residual > 0))[:CANDIDATES]
-        if count > 0 and len(rows):
+        rows = self._foremost(count)
+        if len(rows):
             masks = self._observers.holders(self._sure.rows[shown], self.ids[rows])
             best[rows] = best_cover(masks, self._sure.open[shown], len(rows), count)
         return best
 
-    def _ranked(self, allowed: np.ndarray) -> np.ndarray:
+    def _foremost(self, count: int) -> list[int]:
+        """Rows of CANDIDATES for so many places: as many for each, those that add most there.
+
+        Where a place was passed often, the views that show most of it all show the same. So what
+        fills one place is taken out before the next is looked at.
+        """
+        rest, rows = self._sure.copy(), []
+        for place in range(min(count, CANDIDATES)):
+            adds = rest.by_id[self.ids]
+            allowed = self.free & (adds > 0)
+            allowed[rows] = False
+            most = self._ranked(allowed, adds)[: (CANDIDATES - len(rows)) // (count - place) or 1]
+            if len(most) == 0:
+                break
+            rows += most.tolist()
+            rest.take_out(int(self.ids[most[0]]))
+        return rows
+
+    def _ranked(self, allowed: np.ndarray, adds: np.ndarray) -> np.ndarray:
         """Rows of views by what they add; ties go to the nearer pose, then to the lower id."""
-        rows = np.flatnonzero(allowed & self.free)
-        return rows[np.lexsort((rows, self._distance[rows], -self.residual[rows]))]
+        rows = np.flatnonzero(allowed)
+        return rows[np.lexsort((rows, self._distance[rows], -adds[rows]))]
 
     def take(self, allowed: np.ndarray, cause: str = MOST) -> None:
         """Take the first in rank."""
-        self._take(int(self._ranked(allowed)[0]), cause)
+        self._take(int(self._ranked(allowed & self.free, self.residual)[0]), cause)
 
     def take_nearest(self) -> None:
         """Take the view from the nearest pose, whatever it adds."""

@@ -83,6 +83,20 @@ def test_covers_nearly_what_the_best_choice_covers(walk: list[Camera], walked: V
     assert np.mean(precisions) > 0.93 and min(precisions) > 0.8
 
 
+def test_a_place_passed_often_does_not_crowd_out_what_one_view_shows() -> None:
+    """Forty glances ahead, lower and higher, each show more than the one to the right."""
+    aside = stand(-2.0, 2.0, 62.0)
+    ahead = [stand(-2.0, 2.0, 0.0, y=-1.0 - 0.025 * i) for i in range(40)]
+    target = stand(-2.0, 2.0, 25.0)
+    memory = remember([aside, *ahead])
+    hit = memory.retrieve([target], k=2)
+    assert all(hit.candidates[i].shows > hit.candidates[0].shows for i in range(1, 41))
+    assert 0 in hit.view_ids
+    true = np.stack([truly_seen(target, view) for view in (aside, *ahead)])
+    best = max(true[list(pair)].any(0).mean() for pair in itertools.combinations(range(41), 2))
+    assert true[list(hit.view_ids)].any(0).mean() > 0.98 * best
+
+
 def test_beats_the_nearest_pose(walk: list[Camera], walked: ViewMemory) -> None:
     ours, nearest = [], []
     past = np.stack([camera.cam_from_world.double().numpy()[:3] for camera in walk])
