@@ -11,6 +11,7 @@ from test_outpaint import right_side_hidden, stripes
 
 from renderers import Camera
 from scenegen.models.onnx import missing_graph
+from scenegen.outpaint import parts
 from scenegen.outpaint.network import (
     DEEPEST,
     SIDE_INPUTS,
@@ -19,6 +20,7 @@ from scenegen.outpaint.network import (
     doubled,
     pretrained_network,
 )
+from scenegen.outpaint.parts import Part
 from scenegen.outpaint.sides import REACH, geometry_inputs
 from scenegen.training.perceptual import Lpips, missing_lpips
 
@@ -73,6 +75,30 @@ def test_any_multiple_of_the_deepest_level_and_every_part_learns() -> None:
     for name, value in network.named_parameters():
         silent = name.startswith("side.body")  # behind what starts at zero
         assert value.grad is not None and (value.grad.any() or silent), name
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [None, Part(0, 256, 190, 384), Part(37, 141, 0, 75), Part(100, 101, 200, 201)],
+    ids=["all", "a side", "odd borders", "a pixel"],
+)
+def test_a_part_made_in_strips_is_that_part_of_the_picture(
+    wanted: Part | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = OutpaintNetwork(Layout(width=16)).eval()
+    for name, value in network.state_dict().items():
+        if name.endswith("noise") or name.startswith("side."):
+            torch.nn.init.normal_(value, std=0.1)
+    rgb, known, side = (torch.rand(1, channels, 256, 384) for channels in (3, 1, SIDE_INPUTS))
+    with torch.no_grad():
+        monkeypatch.setattr(parts, "STRIP", 1 << 30)  # all at once
+        whole = network(rgb, known, side)
+        monkeypatch.setattr(parts, "STRIP", 1)  # as few rows as can be
+        some = network(rgb, known, side, wanted)
+    expected = whole if wanted is None else wanted.cut(whole, Part.whole(whole))
+    torch.testing.assert_close(some, expected, rtol=0, atol=1e-5)
+    assert float(whole.std()) > 0.01
 
 
 def test_doubling_by_hand() -> None:

@@ -13,6 +13,7 @@ from scenegen import models, outpaint
 from scenegen.models.weights import read_card
 from scenegen.outpaint import own
 from scenegen.outpaint.network import Layout, OutpaintNetwork
+from scenegen.outpaint.parts import Part
 from scenegen.outpaint.weights import load_outpaint_network, pack_outpaint_network
 
 
@@ -51,18 +52,33 @@ def test_views_of_any_size_and_geometry_matters(shape: tuple[int, int]) -> None:
     assert torch.equal(told[known], image[known]) and not torch.equal(told, filled)
 
 
-def test_the_middle_of_a_padded_view_is_the_view() -> None:
-    """What comes back lies where it was: a network that copies returns the known picture."""
+def test_what_is_painted_lies_where_it_was_and_the_rest_is_the_view() -> None:
+    """A network that turns colours into their opposites does so in the hole, and nowhere else."""
 
-    class Copies(OutpaintNetwork):
-        def forward(self, rgb: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-            return rgb
+    class Opposite(OutpaintNetwork):
+        def forward(
+            self,
+            rgb: torch.Tensor,
+            known: torch.Tensor,
+            side: torch.Tensor | None = None,
+            wanted: Part | None = None,
+        ) -> torch.Tensor:
+            assert wanted is not None
+            return -wanted.cut(rgb, Part.whole(rgb))
 
     down = torch.linspace(-1, 1, 100)[:, None].expand(100, 151)
     across = torch.linspace(-1, 1, 151).expand(100, 151)
     picture = torch.stack([down, across, -across])
-    copied = own.ask(Copies(Layout(width=16)), picture, torch.ones(1, 100, 151))
-    torch.testing.assert_close(copied, (picture.permute(1, 2, 0) + 1) / 2, rtol=0, atol=0.01)
+    known = torch.ones(1, 100, 151)
+    known[:, 30:60, 90:] = 0
+    painted = own.ask(Opposite(Layout(width=16)), picture, known).permute(2, 0, 1)
+    hole = known[0] == 0
+    whole = (torch.where(hole, -picture, picture) + 1) / 2
+    close = {"rtol": 0, "atol": 0.01}
+    torch.testing.assert_close(painted[:, hole], whole[:, hole], **close)
+    far = torch.ones_like(hole)
+    far[30 - own.EDGE - 1 : 60 + own.EDGE + 1, 90 - own.EDGE - 1 :] = False
+    torch.testing.assert_close(painted[:, far], whole[:, far], **close)
 
 
 def test_what_was_packed_is_read_and_what_was_changed_is_not(tiny: Path) -> None:

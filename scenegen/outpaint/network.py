@@ -24,6 +24,7 @@ from torch.nn.functional import conv2d, interpolate, leaky_relu, pad
 
 from renderers import SceneError
 from scenegen.models.onnx import read_graph
+from scenegen.outpaint.parts import BELOW, BESIDE, Part
 
 LEVELS = (512, 256, 128, 64, 32, 16, 8, 4)
 """Names of the levels: their side for a picture of 512 pixels."""
@@ -86,7 +87,16 @@ class Separable(nn.Module):
         self.register_buffer("noise", torch.zeros(noise, noise) if noise else None)
         self.register_buffer("filter", _low_pass() if change == "halve" else None)
 
-    def forward(self, x: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b _ _ _"]:
+    def forward(
+        self, x: Float[Tensor, "b _ _ _"], part: Part | None = None, place: Part | None = None
+    ) -> Float[Tensor, "b _ _ _"]:
+        """What it makes of one part of a level; of all that there is, if none is named.
+
+        Args:
+            x: What comes in.
+            part: What is to come out.
+            place: The part that ``x`` covers, doubled where that is the change.
+        """
         x = activated(self.conv1(x))
         if self.filter is not None:
             weight = self.filter.to(x.dtype).expand(x.shape[1], 1, 4, 4)
@@ -94,15 +104,18 @@ class Separable(nn.Module):
         x = self.conv2(x)
         if self.change == "double":
             x = doubled(x)
+        part, place = part or Part.whole(x), place or Part.whole(x)
+        x = part.cut(x, place)
         if self.noise is not None:
-            x += _tiled(self.noise, x.shape[2], x.shape[3]).to(x.dtype)
+            x += _tiled(self.noise, part).to(x.dtype)
         return activated(x)
 
 
-def _tiled(noise: Float[Tensor, "s s"], height: int, width: int) -> Float[Tensor, "_ _"]:
-    """As much noise as is needed: larger pictures repeat it."""
+def _tiled(noise: Float[Tensor, "s s"], part: Part) -> Float[Tensor, "_ _"]:
+    """The noise of a part: larger pictures repeat it."""
     side = noise.shape[0]
-    return noise.repeat(math.ceil(height / side), math.ceil(width / side))[:height, :width]
+    tiled = noise.repeat(math.ceil(part.bottom / side), math.ceil(part.right / side))
+    return tiled[part.top : part.bottom, part.left : part.right]
 
 
 class Encoder(nn.Module):
@@ -117,12 +130,22 @@ class Encoder(nn.Module):
         self.conv1 = Separable(here, here)
         self.conv2 = Separable(here, below, "" if deepest else "halve")
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What goes to the level below, and the features of this one."""
-        if self.fromrgb is not None:
-            x = activated(self.fromrgb(x))
-        features = self.conv1(x)
-        return self.conv2(features), features
+    def forward(self, x: Tensor, kept: Part) -> tuple[Tensor, Tensor]:
+        """What goes to the level below, and the features of a part of this one."""
+        whole, lower, features = Part.whole(x), [], []
+        for strip in whole.strips(self.conv1.conv2.out_channels):
+            near = strip.grown(BESIDE, whole)
+            here = near.cut(x, whole)
+            if self.fromrgb is not None:
+                here = activated(self.fromrgb(here))
+            here = self.conv1(here)
+            below = self.conv2(here)
+            if self.conv2.change:
+                lower.append(strip.halved().cut(below, near.halved()))
+            else:
+                lower.append(strip.cut(below, near))
+            features.append(kept.meeting(strip).cut(here, near))
+        return _joined(lower), _joined(features)
 
 
 class Synthesis(nn.Module):
@@ -139,15 +162,39 @@ class Synthesis(nn.Module):
         self.torgb = nn.Conv2d(here, 3, 1)
 
     def forward(
-        self, x: Tensor, features: Tensor, image: Tensor | None, side: Tensor | None
+        self,
+        x: Tensor,
+        image: Tensor | None,
+        below: Part,
+        features: Tensor,
+        side: Tensor | None,
+        part: Part,
     ) -> tuple[Tensor, Tensor]:
-        """What goes to the level above, and the picture so far."""
-        x = self.conv1(x) + features
-        if side is not None:
-            x += side
-        x = self.conv2(x)
-        drawn = self.torgb(x)
-        return x, drawn if image is None else doubled(image) + drawn
+        """What goes to the level above, and the picture so far.
+
+        Args:
+            x: What comes from the level below, of a part of that level.
+            image: The picture that the level below has drawn there.
+            below: That part.
+            features: The encoder's, of a part of this level.
+            side: What is added to them.
+            part: That part: the one that is made.
+        """
+        made, drawn = [], []
+        for strip in part.strips(self.conv2.conv2.out_channels):
+            near = strip.grown(1, part)
+            under = near.halved().grown(BELOW, below) if self.conv1.change else below
+            place = under.doubled() if self.conv1.change else below
+            here = self.conv1(under.cut(x, below), near, place) + near.cut(features, part)
+            if side is not None:
+                here += near.cut(side, part)
+            here = self.conv2(here, near, near)
+            picture = self.torgb(here)
+            if image is not None:
+                picture += near.cut(doubled(under.cut(image, below)), place)
+            made.append(strip.cut(here, near))
+            drawn.append(strip.cut(picture, near))
+        return _joined(made), _joined(drawn)
 
 
 class SideBranch(nn.Module):
@@ -165,14 +212,17 @@ class SideBranch(nn.Module):
             inputs = width
         self.torgb = _zero(nn.Conv2d(SIDE_LEVELS[LEVELS[0]], 3, 1))
 
-    def forward(self, x: Float[Tensor, "b _ h w"]) -> tuple[dict[int, Tensor], Tensor]:
-        """What is added at each level, and to the picture."""
+    def forward(
+        self, x: Float[Tensor, "b _ h w"], parts: dict[int, Part]
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        """What is added to a part of each level, and to the picture."""
         added, image = {}, x.new_zeros(())
         for level in SIDE_LEVELS:
             x = self.body[str(level)](x)
-            added[level] = self.out[str(level)](x)
+            here = parts[level].cut(x, Part.whole(x))
+            added[level] = self.out[str(level)](here)
             if level == LEVELS[0]:
-                image = self.torgb(x)
+                image = self.torgb(here)
         return added, image
 
 
@@ -191,28 +241,51 @@ class OutpaintNetwork(nn.Module):
         rgb: Float[Tensor, "b 3 h w"],
         known: Float[Tensor, "b 1 h w"],
         side: Float[Tensor, "b 8 h w"] | None = None,
-    ) -> Float[Tensor, "b 3 h w"]:
+        wanted: Part | None = None,
+    ) -> Float[Tensor, "b 3 _ _"]:
         """Fill a batch.
 
         Args:
             rgb: Pictures, -1 to 1; what they hold where nothing is known does not matter.
             known: 1 where pixels are to be kept, 0 in the hole.
             side: See SIDE_INPUTS; without it, the network is the original.
+            wanted: What is needed of the pictures; without it, all.
 
         Returns:
-            Whole pictures, about -1 to 1, near to the input where it is known.
+            That part of the pictures, about -1 to 1, near to the input where it is known.
         """
         x = packed = torch.cat([known - 0.5, rgb * known], dim=1)
+        whole = Part.whole(packed)
+        wanted = wanted or whole
+        parts = _parts(wanted, whole)
         features: dict[int, Tensor] = {}
         for level in LEVELS:
-            x, features[level] = self.encoder[str(level)](x)
-        added, extra = ({}, None) if side is None else self.side(torch.cat([packed, side], 1))
-        image = None
+            x, features[level] = self.encoder[str(level)](x, parts[level])
+        added, extra = {}, None
+        if side is not None:
+            added, extra = self.side(torch.cat([packed, side], 1), parts)
+        image, below = None, parts[LEVELS[-1]]
         for level in reversed(LEVELS):
-            step = self.synthesis[str(level)]
-            x, image = step(x, features[level], image, added.get(level))
+            given = features.pop(level), added.get(level), parts[level]
+            x, image = self.synthesis[str(level)](x, image, below, *given)
+            below = parts[level]
         assert image is not None
-        return image if extra is None else image + extra
+        return wanted.cut(image if extra is None else image + extra, below)
+
+
+def _parts(wanted: Part, whole: Part) -> dict[int, Part]:
+    """What has to be made of each level."""
+    parts, part = {}, wanted.grown(2, whole)
+    for level in LEVELS:
+        parts[level] = whole if level == LEVELS[-1] else part
+        whole = whole.halved()
+        part = part.halved().grown(BELOW, whole)
+    return parts
+
+
+def _joined(strips: list[Tensor]) -> Tensor:
+    """One below the other."""
+    return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
 
 
 def pretrained_network() -> OutpaintNetwork:

@@ -17,6 +17,7 @@ from scenegen.models import shipped_path
 from scenegen.outpaint.anchors import anchored
 from scenegen.outpaint.base import Reference
 from scenegen.outpaint.network import DEEPEST, OutpaintNetwork, Separable
+from scenegen.outpaint.parts import Part
 from scenegen.outpaint.sides import geometry_inputs
 from scenegen.outpaint.weights import load_outpaint_network
 from scenegen.stopping import checkpoint
@@ -24,6 +25,9 @@ from scenegen.stopping import checkpoint
 TALL = 512
 """Views are stretched to this height at least, the only one that MI-GAN ever saw. Hidden right
 quarters of 14 photographs, untrained: LPIPS .137, as they are .140, stretched to a square .138."""
+
+EDGE = 2
+"""Known pixels around a hole that are painted as well: its rim, and what stretching mixes."""
 
 
 class OwnNetwork:
@@ -58,7 +62,10 @@ def ask(
     known: Float[Tensor, "1 h w"],
     side: Float[Tensor, "8 h w"] | None = None,
 ) -> Float[Tensor, "h w 3"]:
-    """What the network paints, 0 to 1, for a view of any size; arguments as the network's."""
+    """The view, 0 to 1, painted by the network where it is unknown and EDGE pixels around that.
+
+    The view may be of any size; arguments are the network's.
+    """
     height, width = picture.shape[1:]
     tall = max(TALL, -(-height // DEEPEST) * DEEPEST)
     more = -width % DEEPEST
@@ -69,9 +76,14 @@ def ask(
             stretched = interpolate(plane[None], (tall, width), mode=mode)
             placed = pad(stretched, (more // 2, more - more // 2))
             planes.append(placed.to(device, memory_format=torch.channels_last))
-    painted = network(*planes)[..., more // 2 : more // 2 + width].cpu()
-    painted = interpolate(painted, (height, width), mode="bilinear", antialias=True)[0]
-    return ((painted + 1) / 2).clamp(0.0, 1.0).permute(1, 2, 0)
+    hole = Part.around(known[0] < 1).grown(EDGE, Part.whole(known))
+    top, bottom = hole.top * tall // height, -(-hole.bottom * tall // height)
+    wanted = Part(top, bottom, hole.left + more // 2, hole.right + more // 2)
+    view = planes[0].cpu()
+    wanted.cut(view, Part.whole(view)).copy_(network(*planes, wanted=wanted))
+    view = view[..., more // 2 : more // 2 + width]
+    view = interpolate(view, (height, width), mode="bilinear", antialias=True)[0]
+    return ((view + 1) / 2).clamp(0.0, 1.0).permute(1, 2, 0)
 
 
 @lru_cache(maxsize=1)
