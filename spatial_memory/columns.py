@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-LARGE = 1 << 18
+LARGE = 1 << 17
 """Places up to which an array grows by doubling."""
 RESERVE = 1 << 23
 """Places that a larger one has at once, if it needs no more."""
+STEP = 1 << 20
+"""Places that are added to an array that moves without being copied, at least."""
 
 
 def room_for(needed: int, before: int) -> int:
@@ -24,6 +26,19 @@ def room_for(needed: int, before: int) -> int:
         before: Places that it has.
     """
     return max(needed, 2 * before, 1024 if needed <= LARGE else RESERVE)
+
+
+def grown(array: np.ndarray, size: int) -> np.ndarray:
+    """An array with at least ``size`` places, new ones 0, in place of one that nobody else holds.
+
+    Where it is large the system moves its pages and copies nothing (Linux; others copy), so it
+    takes little more than it needs.
+    """
+    if size > len(array):
+        before = len(array)
+        room = max(size, 2 * before if size <= LARGE else before + max(STEP, before // 16))
+        array.resize(room, refcheck=False)
+    return array
 
 
 class Columns:

@@ -13,7 +13,7 @@ from math import floor, log2
 import numpy as np
 
 from renderers.kernels import kernel
-from spatial_memory.columns import Columns, room_for
+from spatial_memory.columns import Columns, grown
 
 REACH = 1.25
 """A sample merges with what lies within this many radii of a surfel: tiles of two views do not fit
@@ -42,14 +42,23 @@ _MIDDLE_LEVEL = 32  # the level of voxels of 1 m
 
 
 class HashGrid:
-    """Chains of surfels by voxel. Answers do not depend on the order of insertion or removal."""
+    """Chains of surfels by voxel. Answers do not depend on the order of insertion or removal.
+
+    The table of chains grows with the surfels, one chain after the other being split in two
+    (Litwin 1980, Linear hashing): it is never built anew.
+    """
 
     def __init__(self) -> None:
-        self._heads = np.zeros(2048, np.int32)  # first surfel of a chain, counted from 1
+        self._table, self._slots = np.zeros(2048, np.int32), 64
         self._entries = Columns(
             slot=(np.int32, ()), next=(np.int32, ()), level=(np.int8, ()), share=(np.float32, ())
         )
         self._population = np.zeros(_LEVELS, np.int64)
+
+    @property
+    def _heads(self) -> np.ndarray:
+        """(slots,) first surfel of each chain, counted from 1."""
+        return self._table[: self._slots]
 
     def extend(self, points: np.ndarray, radii: np.ndarray) -> None:
         """Insert the rows of ``points`` (n, 3) and ``radii`` (n,) that are not in the grid yet.
@@ -58,12 +67,10 @@ class HashGrid:
         """
         done, count = len(self._entries), len(points)
         self._entries.append(count - done, slot=0, next=-1, level=0, share=0.0)
-        if count > len(self._heads) // 2:
-            places = 2 * room_for(count, len(self._heads) // 2)
-            self._heads = np.zeros(1 << (places - 1).bit_length(), np.int32)
-            self._population[:] = 0
-            done = 0
-        e = self._entries
+        e, before = self._entries, self._slots
+        self._slots = max(before, 2 * count)
+        self._table = grown(self._table, self._slots)
+        _split(points, before, self._heads, e.slot, e.next, e.level)
         _insert(points, radii, done, self._heads, e.slot, e.next, e.level, self._population)
 
     def moved(self, rows: np.ndarray, points: np.ndarray, radii: np.ndarray) -> None:
@@ -144,13 +151,17 @@ def _level_of(radius):
 
 @kernel()
 def _slot(i, j, k, level, slots):
-    """A place in the table of chains; ``slots`` is a power of two, 64 at least.
+    """A place in the table of chains, which has 64 ``slots`` at least.
 
     Blocks of 4x4x4 voxels lie together: a search that looks at 8 of them waits for memory once.
     """
+    mask = slots - 1
+    for shift in (1, 2, 4, 8, 16):
+        mask |= mask >> shift
     mixed = (i >> 2) * 73856093 ^ (j >> 2) * 19349663 ^ (k >> 2) * 83492791 ^ level * 2654435761
     mixed ^= mixed >> 17
-    return (mixed << 6 | (i & 3) << 4 | (j & 3) << 2 | k & 3) & (slots - 1)
+    place = (mixed << 6 | (i & 3) << 4 | (j & 3) << 2 | k & 3) & mask
+    return place if place < slots else place & mask >> 1
 
 
 @kernel()
@@ -172,6 +183,23 @@ def _insert(points, radii, start, heads, slot, following, levels, population):
         slot[row], levels[row], following[row] = place, level, heads[place] - 1
         heads[place] = row + 1
         population[level] += 1
+
+
+@kernel()
+def _split(points, before, heads, slot, following, levels):
+    """Fill the slots from ``before`` on with what belongs there of the chains of others."""
+    top = 1
+    for place in range(before, len(heads)):
+        while 2 * top <= place:
+            top *= 2
+        rest, row = place - top, heads[place - top] - 1
+        heads[rest] = 0
+        while row >= 0:
+            after = following[row]
+            slot[row] = _slot_of(points, row, levels[row], place + 1)
+            following[row] = heads[slot[row]] - 1
+            heads[slot[row]] = row + 1
+            row = after
 
 
 @kernel()

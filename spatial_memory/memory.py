@@ -108,6 +108,7 @@ class ViewMemory:
         self.sights = Sights(c.depth_tolerance)
         """How far all views held have seen, by id."""
         self._pinned: set[int] = set()
+        self._told = False  # that it is over its budget
         self._lock = threading.RLock()
 
     @property
@@ -168,16 +169,19 @@ class ViewMemory:
         while True:
             excess = max(0, self._surfels.alive - c.max_surfels)
             if len(self.views) <= c.max_views and excess == 0:
+                self._told = False
                 return
             spare = [i for i in self.views if i != newest and self._may_forget(i)]
             victim = least_missed(np.array(spare, np.int64), self._surfels.observers, excess)
             if victim is None:
-                logger.warning(
-                    "the memory is over its budget (%d views, %d surfels) and keeps all: "
-                    "what is left is pinned, observed or new",
-                    len(self.views),
-                    self._surfels.alive,
-                )
+                if not self._told:
+                    logger.warning(
+                        "the memory is over its budget (%d views, %d surfels) and keeps all: "
+                        "what is left is pinned, observed or new",
+                        len(self.views),
+                        self._surfels.alive,
+                    )
+                self._told = True
                 return
             self._drop(victim)
 

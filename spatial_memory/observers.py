@@ -28,7 +28,7 @@ from spatial_memory.bits import (
     unpack,
     withdraw_bits,
 )
-from spatial_memory.columns import Columns, room_for
+from spatial_memory.columns import Columns, grown
 
 _CLASSES = 30  # slots of 4, 8 ... 2^31 places
 _MAX_PARTS = 16
@@ -87,8 +87,8 @@ class Observers:
     def _merge(self, blocks: np.ndarray, views: np.ndarray, masks: np.ndarray) -> None:
         """Add entries: block, view and bits of each. Those of one block stand together."""
         room = int(self._used[0]) + places_needed(blocks, self._slots.count)
-        self._views, self._masks = _grown(self._views, room), _grown(self._masks, room)
-        self._alone = _grown(self._alone, int(views.max()) + 1)
+        self._views, self._masks = grown(self._views, room), grown(self._masks, room)
+        self._alone = grown(self._alone, int(views.max()) + 1)
         place = np.full(len(self._alone), -1, np.int32)
         merge_entries(blocks, views, masks, *self._state(), self._free, self._used, place)
 
@@ -113,7 +113,7 @@ class Observers:
 
     def seen_alone(self, view_ids: np.ndarray) -> np.ndarray:
         """How many surfels each of these views (v,) has seen and no other view: (v,) int64."""
-        self._alone = _grown(self._alone, int(view_ids.max(initial=-1)) + 1)
+        self._alone = grown(self._alone, int(view_ids.max(initial=-1)) + 1)
         return self._alone[view_ids]
 
     def withdraw(self, surfels: np.ndarray, view_id: int) -> None:
@@ -256,12 +256,3 @@ def _grouped(surfels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     blocks, bits = single_bits(surfels)
     starts = np.flatnonzero(np.diff(blocks, prepend=-1))
     return blocks[starts], np.bitwise_or.reduceat(bits, starts) if len(starts) else bits
-
-
-def _grown(array: np.ndarray, size: int) -> np.ndarray:
-    """The array, or a copy with at least ``size`` places; new ones are 0."""
-    if size <= len(array):
-        return array
-    grown = np.zeros(room_for(size, len(array)), array.dtype)
-    grown[: len(array)] = array
-    return grown

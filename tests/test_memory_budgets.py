@@ -135,6 +135,14 @@ def test_the_view_that_is_missed_least_goes_first() -> None:
     assert memory.retrieve([HOME], k=1).view_ids == (2,)
 
 
+def test_being_over_the_budget_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    memory = ViewMemory(replace(SMALL, max_views=1))
+    with caplog.at_level(logging.WARNING, "scenegen"):
+        for _ in range(3):
+            memory.write(GREY, WALL, HOME, provenance="observed")
+    assert caplog.text.count("over its budget") == 1
+
+
 def test_pinned_and_observed_views_stay(caplog: pytest.LogCaptureFixture) -> None:
     memory = ViewMemory(replace(SMALL, max_views=2))
     memory.write(GREY, WALL, HOME, provenance="observed")

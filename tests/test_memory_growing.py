@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spatial_memory import columns
-from spatial_memory.columns import LARGE, RESERVE, Columns, room_for
+from spatial_memory.columns import LARGE, RESERVE, Columns, grown, room_for
 from spatial_memory.hashgrid import COVERED, NEW, HashGrid
 from spatial_memory.observers import Observers
 from spatial_memory.regions import specks
@@ -97,6 +97,7 @@ def test_room_doubles_and_then_is_had_at_once() -> None:
 def tiny_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "LARGE", 2000)
     monkeypatch.setattr(columns, "RESERVE", 100_000)
+    monkeypatch.setattr(columns, "STEP", 500)
 
 
 @pytest.mark.usefixtures("tiny_reserve")
@@ -111,6 +112,20 @@ def test_columns_stay_where_they_are_once_they_are_large() -> None:
 
 
 @pytest.mark.usefixtures("tiny_reserve")
+def test_an_array_that_grows_keeps_what_it_has_and_adds_zeros() -> None:
+    array = np.arange(1, 11)
+    array = grown(array, 5)
+    assert len(array) == 10
+    array = grown(array, 11)
+    assert len(array) == 20  # twice as many while it is small
+    array = grown(array, 2_000)
+    array = grown(array, 2_001)
+    assert len(array) == 2_500  # and then a step
+    assert len(grown(array, 9_000)) == 9_000
+    assert array[:10].tolist() == [*range(1, 11)] and not array[10:].any()
+
+
+@pytest.mark.usefixtures("tiny_reserve")
 def test_a_grid_that_grows_bit_by_bit_finds_what_one_that_is_made_at_once_finds() -> None:
     rng = np.random.default_rng(0)
     places = rng.uniform(-3.0, 3.0, (9_000, 2)).tolist()
@@ -118,6 +133,12 @@ def test_a_grid_that_grows_bit_by_bit_finds_what_one_that_is_made_at_once_finds(
     grid = HashGrid()
     for end in (1, 700, 1999, 2001, 2500, 9_000):
         grid.extend(known[0][:end], known[2][:end])
+        gone, moved = np.arange(end - 1, end // 2, -7), np.arange(end - 2, end // 2, -9)
+        grid.remove(gone)
+        known[2][gone] = 0.0
+        moved = moved[known[2][moved] > 0.0]
+        known[0][moved, 0] += 0.3
+        grid.moved(moved, known[0], known[2])
     depths = np.full(500, 2.0, np.float32)
     assert grid.match((*samples, depths), known, 0.01, 0.6).tolist() == matches(known, samples)
 
