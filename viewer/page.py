@@ -27,7 +27,8 @@ LINKED = "initialCameraPosition"
 
 HEAD = Template(Path(__file__).with_name("page.html").read_text("utf-8"))
 """Styles and scripts. ``background`` is one of CSS; ``folds`` says whether a narrow window begins
-without the panel."""
+without the panel; ``packs`` is the script that draws faster without graphics chip."""
+PACKS = Path(__file__).with_name("packs.js").read_text("utf-8")
 
 
 class FirstSight:
@@ -65,5 +66,6 @@ class FirstSight:
 
 def _head(photo: str, folds: bool) -> bytes:
     picture = f" url(data:image/jpeg;base64,{photo}) center/auto 100% no-repeat" if photo else ""
-    words = {"background": f"rgb{BACKGROUND}{picture}", "folds": str(folds).lower()}
+    words = {"folds": str(folds).lower(), "packs": PACKS}
+    words["background"] = f"rgb{BACKGROUND}{picture}"
     return HEAD.substitute(words).encode()
