@@ -46,9 +46,13 @@ WALKS = {
     "street": ("street", MemoryConfig()),
     "corridor": ("corridor", MemoryConfig()),
     "fine corridor": ("corridor", MemoryConfig(detail=0.03, max_surfels=8_000_000)),
+    "finest corridor": (
+        "corridor",
+        MemoryConfig(surfel_side=160, detail=0.01, max_surfels=8_000_000),
+    ),
 }
 """World and memory of each: one place again and again, laps, ever new rooms; and these mapped so
-finely that there are millions of surfels."""
+finely that there are a million surfels, and five."""
 LIMITS = {"most": 60.0, "MB": 4000.0}
 """Milliseconds of a write or an answer, and what the process may take."""
 
@@ -142,7 +146,7 @@ def _answer(ours: Ours, target: Camera) -> float:
 PANELS = (("kept/surfels", "surfels"), ("kept/MB", "MB"))
 PANELS += (("write/median", "write, ms"), ("retrieve/median", "retrieve, ms"))
 WIDTH, HEIGHT, EDGE = 380, 250, 46
-COLORS = ((30, 90, 220), (215, 50, 40), (20, 150, 60), (150, 80, 190))
+COLORS = ((30, 90, 220), (215, 50, 40), (20, 150, 60), (150, 80, 190), (230, 140, 20))
 
 
 def draw(found: Sequence[Metric], names: Sequence[str]) -> Image.Image:

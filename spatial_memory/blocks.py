@@ -8,7 +8,7 @@ found depends on the boxes, what is then drawn or noted does not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,7 @@ class Blocks:
         points: np.ndarray,
         radii: np.ndarray,
         smallest: float = 0.0,
+        may_show: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Rows that some of the cameras may see.
 
@@ -100,6 +101,7 @@ class Blocks:
             points: (n, 3) all surfels.
             radii: (n,); rows of radius 0 are left out.
             smallest: Leave out surfels whose radius is less than this in every image, in pixels.
+            may_show: Tells of boxes, by their corners (b, 3), which to look into.
 
         Returns:
             (m,) int64, ascending: all that are visible and some that are not.
@@ -109,6 +111,10 @@ class Blocks:
         b = self._boxes
         seen = np.empty(len(b), np.bool_)
         found = _sift(b.low, b.high, b.reach, planes, focals, smallest, seen)
+        if may_show is not None:
+            near = np.flatnonzero(seen)
+            seen[near] = may_show(b.low[near], b.high[near])
+            found = np.count_nonzero(seen)
         rows = np.empty(found * BLOCK, np.int64)
         return rows[: _pick(seen, points, radii, planes, focals, smallest, rows)]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderers.kernels import kernel
+from spatial_memory.occlusion import farthest_surfaces, in_front
 from spatial_memory.sampling import grid_size
 from spatial_memory.views import View, cam_from_world, lens_of, world_from_cam
 
@@ -53,8 +54,22 @@ def sight_of(view: View, side: int) -> Sight:
     return Sight(inverse, through, lens, pose, center, far)
 
 
+def may_show(sight: Sight, low: np.ndarray, high: np.ndarray, tolerance: float) -> np.ndarray:
+    """Which boxes, by their corners (n, 3), are not hidden behind what a view shows: (n,) bool."""
+    out = np.empty(len(low), np.bool_)
+    tiles = farthest_surfaces(sight.inverse, sight.far)
+    view = sight.inverse, tiles, sight.far, sight.lens, sight.pose
+    in_front(low, high, *view, tolerance, out)
+    return out
+
+
 def seen_from(
-    sight: Sight, points: np.ndarray, normals: np.ndarray, radii: np.ndarray, tolerance: float
+    sight: Sight,
+    points: np.ndarray,
+    normals: np.ndarray,
+    radii: np.ndarray,
+    tolerance: float,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
     """Which surfels a view has seen.
 
@@ -64,14 +79,16 @@ def seen_from(
         normals: (n, 3) unit normals.
         radii: (n,) in metres; a disc counts while its centre is half a radius beyond the border.
         tolerance: Relative error in depth that still counts as the same surface.
+        rows: (m,) those that are asked for; all when left out.
 
     Returns:
-        (n,) bool.
+        (m,) bool.
     """
-    seen = np.empty(len(points), np.bool_)
+    rows = np.arange(len(points)) if rows is None else rows
+    seen = np.empty(len(rows), np.bool_)
     rules = np.array([tolerance, farthest(sight, tolerance), SMALLEST])
     view = sight.inverse, sight.lens, sight.pose, sight.center
-    _see(*view, points, normals, radii, rules, seen)
+    _see(*view, points, normals, radii, rows, rules, seen)
     return seen
 
 
@@ -118,12 +135,13 @@ def _shrink(depth, known, inverse):
 
 
 @kernel()
-def _see(inverse, lens, pose, center, points, normals, radii, rules, seen):
+def _see(inverse, lens, pose, center, points, normals, radii, asked, rules, seen):
     rows, columns = inverse.shape
     tolerance, far, smallest = rules
     focal = max(lens[0], lens[1])
-    for i in range(points.shape[0]):
-        seen[i] = False
+    for place in range(len(asked)):
+        i = asked[place]
+        seen[place] = False
         x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
         depth = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] * z + pose[2, 3]
         if radii[i] * focal < smallest * depth:
@@ -153,7 +171,7 @@ def _see(inverse, lens, pose, center, points, normals, radii, rules, seen):
             if not slope < 0.0:
                 continue
             depth = -offset / slope
-        seen[i] = _agrees(inverse, u, v, depth, tolerance)
+        seen[place] = _agrees(inverse, u, v, depth, tolerance)
 
 
 @kernel()

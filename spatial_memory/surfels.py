@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from spatial_memory.hashgrid import NEW, HashGrid
 from spatial_memory.observers import BLOCK, Observers, distinct, renumbered, single_bits
 from spatial_memory.regions import specks
 from spatial_memory.sampling import Samples
-from spatial_memory.sight import SMALLEST, seen_from
+from spatial_memory.sight import SMALLEST, may_show, seen_from
 from spatial_memory.sights import Sights
 
 COLUMNS = {
@@ -130,9 +131,10 @@ class Surfels:
         new = matches == NEW
         new &= ~specks(samples, new, rules.least_piece)
         met = distinct(matches[matches >= 0])
-        lens = [sights.frustum(view_id)]
-        near = self.blocks.in_sight(lens, self.points, self.radii, SMALLEST)
-        seen = seen_from(sights[view_id], *self.discs(near), sights.tolerance)
+        lens, sight = [sights.frustum(view_id)], sights[view_id]
+        shown = partial(may_show, sight, tolerance=sights.tolerance)
+        near = self.blocks.in_sight(lens, self.points, self.radii, SMALLEST, shown)
+        seen = seen_from(sight, *known, sights.tolerance, near)
         rows = distinct(np.concatenate([near[seen], met]))
         self._update(samples, matches, met, provenance)
         self.last_seen[rows] = view_id
