@@ -133,6 +133,17 @@ def test_flying_pixels_join_a_side_and_slopes_stay() -> None:
     torch.testing.assert_close(splatting.snap_flying(ground), ground)
 
 
+def test_mixed_pixels_go_with_what_stands_in_front() -> None:
+    depth = torch.full((6, 12), math.inf)
+    depth[:, :4] = 2.0
+    depth[0, 9] = math.nan
+    wide = splatting.widen_fronts(depth)
+    assert (wide[:, :6] == 2.0).all() and torch.isposinf(wide[1:, 6:]).all()
+    assert torch.isnan(wide[0, 9])
+    ground = (1.0 / torch.linspace(0.02, 0.5, 12))[:, None].expand(12, 5)
+    torch.testing.assert_close(splatting.widen_fronts(ground)[2:-2], ground[2:-2])
+
+
 def test_grazing_splats_stay_bounded() -> None:
     camera = Camera.from_fov(60, 32, 32)
     rows = torch.arange(32) + 0.5 - 16

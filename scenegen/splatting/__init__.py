@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scenegen.splatting.coating import undercoat
     from scenegen.splatting.colors import match_colors
-    from scenegen.splatting.lifting import lift, on_sky_shell, snap_flying
+    from scenegen.splatting.lifting import lift, on_sky_shell, snap_flying, widen_fronts
     from scenegen.splatting.refining import Refined, RefineProgress, refine, refine_events
 
 _HOME = {
     "lift": "scenegen.splatting.lifting",
     "on_sky_shell": "scenegen.splatting.lifting",
     "snap_flying": "scenegen.splatting.lifting",
+    "widen_fronts": "scenegen.splatting.lifting",
     "match_colors": "scenegen.splatting.colors",
     "undercoat": "scenegen.splatting.coating",
     "Refined": "scenegen.splatting.refining",
@@ -36,6 +37,7 @@ __all__ = [
     "refine_events",
     "snap_flying",
     "undercoat",
+    "widen_fronts",
 ]
 
 

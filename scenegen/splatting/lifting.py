@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from renderers import Camera, Splats
 from scenegen.fields import flatter_slope
@@ -23,6 +24,10 @@ FLYING = 0.06
 """Disparity step to both sides, over its own disparity, from which a pixel may fly."""
 PLANE = 0.3
 """A plane's steps further out are at least this share of those beside the pixel."""
+FRINGE_PX = 2
+"""So far beside an outline, pixels mix the colour of what stands in front with what is behind."""
+FRONT = 1.15
+"""What stands in front is nearer by this factor at least."""
 
 
 def lift(
@@ -98,6 +103,21 @@ def snap_flying(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         ends = result.narrow(dim, 0, 2), result.narrow(dim, 2 + inner, rest)
         result = torch.cat([ends[0], snapped, ends[1]], dim)
     return result
+
+
+def widen_fronts(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Give what stands in front the pixels beside its outline, whose colours are mixed.
+
+    On what is behind they would stay as an outline of dots when the camera steps aside.
+    """
+    disparity = torch.nan_to_num(1.0 / depth, nan=0.0)
+    near, far = (
+        side * max_pool2d(side * disparity[None, None], 2 * FRINGE_PX + 1, 1, FRINGE_PX)[0, 0]
+        for side in (1, -1)
+    )
+    mixed = (near > FRONT * disparity) & ~torch.isnan(depth)
+    mixed &= disparity - far < PLANE * (near - disparity)  # both alike on one that recedes
+    return torch.where(mixed, 1.0 / near, depth)
 
 
 def _tangents(depth: Float[Tensor, "h w"], camera: Camera) -> Float[Tensor, "h w 3 2"]:

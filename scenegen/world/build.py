@@ -250,7 +250,7 @@ def first_steps(
     """
     estimate = geometry.estimate(rgb, names["depth"], camera.fov_degrees, config.eye_height)
     checkpoint()
-    depth = splatting.snap_flying(estimate.depth)
+    depth = splatting.widen_fronts(splatting.snap_flying(estimate.depth))
     sky_radius = sky_radius_of(depth)
     layer = None
     if config.layers:
@@ -276,7 +276,7 @@ def first_steps(
     splats = splatting.match_colors(splats, rgb, known, camera, renderer, behind=behind)
     data = StepData(splats=join([splats, coat]), rgb=rgb, depth=depth, known=known)
     if config.quality != "draft":
-        data, layer = _refined(data, layer, camera, renderer, sky_radius, config.seed)
+        data = _refined(data, layer, camera, renderer, sky_radius, config.seed)
     return data, layer, sky_radius, estimate.scale
 
 
@@ -287,7 +287,8 @@ def _refined(
     renderer: Renderer,
     sky_radius: float,
     seed: int,
-) -> tuple[StepData, StepData | None]:
+) -> StepData:
+    """The photograph refined. What lies behind shows through too little to be told its colours."""
     view = make_view(data.rgb, data.depth, camera, "observed", data.known)
     scene = data.splats if layer is None else join([data.splats, layer.splats])
     for event in splatting.refine_events(
@@ -302,9 +303,7 @@ def _refined(
         checkpoint()
         if isinstance(event, splatting.Refined):
             scene = event.splats
-    count = len(data.splats)
-    data = replace(data, splats=scene[:count])
-    return data, None if layer is None else replace(layer, splats=scene[count:])
+    return replace(data, splats=scene[: len(data.splats)])
 
 
 def sky_radius_of(depth: torch.Tensor) -> float:
