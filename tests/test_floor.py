@@ -45,15 +45,23 @@ def test_what_is_invented_ends_a_little_below_the_floor() -> None:
 
 
 def test_the_floor_begins_where_the_sky_of_the_photograph_ends() -> None:
-    """Its camera was held upwards: sky reaches 10 of 30 rows below the middle, and all round."""
-    depth = ground()
-    depth[:40] = math.inf
-    floor = SLACK * floor_depth(CAMERA, 1.6)
+    """Its camera was held upwards: sky reaches 10 of 30 rows below the middle, and all round.
+
+    In the middle column the floor sinks by 10 of 40 metres: a ray 19.5 rows below the middle meets
+    it after 1.6 / (19.5 - 10) * 40 metres.
+    """
+    depth = torch.full((60, 80), math.inf)
+    depth[40:] = 1.6 * 40 / (torch.arange(20)[:, None] + 0.5)
+    torch.testing.assert_close(
+        floor_depth(CAMERA, 1.6, 0.25)[49, 39], depth[49, 39], rtol=1e-3, atol=0.0
+    )
     limit = lowest(CAMERA, Seen(CAMERA, depth), 1.6)
-    assert torch.isposinf(limit[:38]).all()  # 2 % of the sky reach further
-    torch.testing.assert_close(limit[41:], floor[41:])
+    assert torch.isposinf(limit[:39]).all()
+    torch.testing.assert_close(limit, SLACK * floor_depth(CAMERA, 1.6, 0.25))
     behind = lowest(CAMERA.moved(yaw_degrees=180), Seen(CAMERA, depth), 1.6)
     torch.testing.assert_close(behind, limit)
+    aside = floor_depth(CAMERA.moved(right=4.0), 1.6, 0.25)
+    torch.testing.assert_close(aside[49, 39], torch.tensor(2.6 / 9.5 * 40), rtol=1e-3, atol=0.0)
 
 
 def test_new_sky_touches_known_sky_and_no_thing_hangs_in_it() -> None:

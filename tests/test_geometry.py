@@ -11,7 +11,7 @@ from torch import tensor
 from renderers import Camera, SceneError
 from scenegen import geometry
 from scenegen.geometry.edges import sharpen
-from scenegen.geometry.ground import fit_ground, ground_aligned, ground_disparity
+from scenegen.geometry.ground import fit_ground, ground_aligned, ground_disparity, horizon_row
 from scenegen.geometry.normals import disparity_normals
 from scenegen.geometry.sky import find_sky
 
@@ -135,6 +135,26 @@ def test_every_backend_answers_in_range(name: str, shape: tuple[int, int]) -> No
     torch.testing.assert_close(lengths, torch.ones_like(lengths))
     assert ((result.confidence >= 0) & (result.confidence <= 1)).all()
     assert torch.equal(result.depth, again.depth)
+
+
+def test_the_horizon_is_where_the_sky_ends_below_the_middle() -> None:
+    """50 rows of 80 columns, 2 % of the sky in a row at the bottom of it: no more than a puddle."""
+    camera = Camera.from_fov(60, 100, 80)
+    sky = torch.zeros(80, 100, dtype=torch.bool)
+    assert horizon_row(sky, camera.px_from_cam) == 40
+    sky[:30] = True
+    assert horizon_row(sky, camera.px_from_cam) == 40
+    sky[:50] = True
+    assert horizon_row(sky, camera.px_from_cam) == 49
+    sky[:49], sky[49] = True, False
+    sky[75, :90] = True
+    assert horizon_row(sky, camera.px_from_cam) == 49
+    truth = ground_disparity(80, 100, camera.px_from_cam, horizon=49.0)
+    sky[75] = False
+    depth = 1.0 / (0.5 * truth.clamp_min(0.01) + 0.02)
+    fit = fit_ground(depth, sky, camera.px_from_cam)
+    assert fit is not None
+    torch.testing.assert_close(1.0 / fit.depth(depth)[60:], truth[60:], rtol=0.03, atol=0.0)
 
 
 @pytest.mark.parametrize("name", RUNNABLE)

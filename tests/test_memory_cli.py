@@ -78,19 +78,19 @@ def test_edits_last_and_are_listed(folder: Path, capsys: pytest.CaptureFixture[s
     assert "unpin it first" in fails(capsys, "memory", "forget", folder, 1)
     assert "not pinned" in says(capsys, "memory", "unpin", folder, 1)
     assert "2 views are left" in says(capsys, "memory", "forget", folder, 1)
-    box = ["--box", "-12", "-8", "5", "-1.5", "1.2", "30"]
+    box = ["--box", "-24", "-16", "5", "-1.5", "1.2", "60"]
     text = says(capsys, "memory", "erase", folder, *box)
     assert text.startswith("erased ") and "surfels" in text
     lines = says(capsys, "memory", "list", folder).splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["0", "2"]
     assert [line.split()[2] for line in lines[4:]] == ["pin", "unpin", "forget", "erase"]
-    assert "[[-12.0, -8.0, 5.0], [-1.5, 1.2, 30.0]]" in lines[-1]
+    assert "[[-24.0, -16.0, 5.0], [-1.5, 1.2, 60.0]]" in lines[-1]
     found = json.loads(says(capsys, "memory", "list", folder, "--json"))
-    assert found["edits"][3]["arguments"]["box"][1] == [-1.5, 1.2, 30.0]
+    assert found["edits"][3]["arguments"]["box"][1] == [-1.5, 1.2, 60.0]
 
 
 def test_erase_counts_in_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    box = ["--box", "-12", "-8", "5", "-1.5", "1.2", "30", "--json"]
+    box = ["--box", "-24", "-16", "5", "-1.5", "1.2", "60", "--json"]
     erased = json.loads(says(capsys, "memory", "erase", folder, *box))
     assert erased["splats"] > 100 and erased["surfels"] > 100
 

@@ -18,9 +18,8 @@ import torch
 from PIL import Image
 
 import scenegen
-from renderers import Camera, SceneError, make_renderer
+from renderers import SceneError, make_renderer
 from scenegen.world import Committed, Finished, Loaded, Planned, Retrieved, Scaled, Skipped
-from scenegen.world.plan import EXTENTS, allowance, planned_cameras
 
 SETTINGS = {
     **{"quality": "draft", "depth": "prior", "outpaint": "patch", "renderer": "cpu"},
@@ -106,8 +105,9 @@ def test_the_photograph_comes_back_from_its_own_camera(
 def test_eye_height_sets_the_size_of_the_world_and_is_stated(photo: Path, tmp_path: Path) -> None:
     """The prior's ground is a plane below the camera: at twice the height it is twice as far.
 
-    28 mm equivalent on 4:3 is a focal length of 256 * 28 / (0.8 * 43.27) = 207.1 px; the centre
-    of row 190 is 94.5 px below the horizon, so its ground is 0.8 * 207.1 / 94.5 = 1.753 m away.
+    28 mm equivalent on 4:3 is a focal length of 256 * 28 / (0.8 * 43.27) = 207.1 px. The sky ends
+    at row 120, below the middle: all but 2 % of its 18,400 pixels, 85 a row there, lie above row
+    116, the horizon. The centre of row 190 is 74.5 px below: 0.8 * 207.1 / 74.5 = 2.224 m away.
     """
     worlds = {
         height: scenegen.create(
@@ -116,7 +116,7 @@ def test_eye_height_sets_the_size_of_the_world_and_is_stated(photo: Path, tmp_pa
         for height in (0.8, 1.6)
     }
     low, high = (world.render(world.camera0).depth[190, 128] for world in worlds.values())
-    assert float(low) == pytest.approx(1.753, rel=0.02)
+    assert float(low) == pytest.approx(2.224, rel=0.02)
     assert float(high / low) == pytest.approx(2.0, rel=0.02)
     world = worlds[0.8]
     assert world.eye_height == world.settings["eye_height"] == 0.8
@@ -247,33 +247,9 @@ def test_reading_a_world_does_not_disturb_who_writes_it(photo: Path, tmp_path: P
     assert len(scenegen.open(folder).steps) == 2
 
 
-def test_views_that_turn_share_what_is_left_of_the_budget() -> None:
-    camera = Camera.from_fov(63, 768, 576)
-    aside, turned = camera.moved(right=0.3), camera.moved(yaw_degrees=15)
-    assert allowance(90_000, [aside, turned, turned]) == 90_000
-    assert allowance(90_000, [turned, aside, turned, turned]) == 30_000
-    assert allowance(-5, [turned]) == 2_000  # a hole is worse
-
-
 def test_a_budget_that_no_photograph_fits_is_refused(photo: Path, tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="a budget of 5000 splats is too small"):
         scenegen.create(photo, tmp_path / "w", budget=5000)
-
-
-def test_plans_stay_level_and_step_gently() -> None:
-    camera = Camera.from_fov(63, 768, 576)
-    cameras = planned_cameras(camera, "look")
-    assert len(cameras) == 12
-    assert planned_cameras(camera, "photo") == ()
-    narrow = planned_cameras(Camera.from_fov(40, 576, 768), "look")
-    assert len(narrow) > len(cameras)
-    for fov in (30.0, 46.0, 63.0, 90.0):
-        turns = sorted(
-            {abs(move.get("yaw_degrees", 0.0)) for move in EXTENTS["look"](fov)
-             if set(move) == {"yaw_degrees"}}
-        )  # fmt: skip
-        gaps = [b - a for a, b in zip([0.0, *turns], turns, strict=False)]
-        assert max(gaps) <= 0.24 * fov + 1e-6 and turns[-1] == pytest.approx(44)
 
 
 @pytest.mark.parametrize(

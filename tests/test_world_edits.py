@@ -22,7 +22,7 @@ from scenegen.world.grow import Choice, choice_of
 from scenegen.world.replay import in_box, replay, surfaces
 from scenegen.world.world import World
 
-HOUSE = [[-12.0, -8.0, 5.0], [-1.5, 1.2, 30.0]]
+HOUSE = [[-24.0, -16.0, 5.0], [-1.5, 1.2, 60.0]]
 """A box around the house on the left of the photograph, above the ground."""
 
 

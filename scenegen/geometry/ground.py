@@ -1,4 +1,8 @@
-"""The ground plane: what a level camera at eye height knows without looking."""
+"""The ground plane: what a camera at eye height knows without looking.
+
+The camera is level, unless sky reaches below the middle of the picture: there is none below the
+horizon, so the horizon is where it ends.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,8 @@ HUBER = 0.05
 """Residual over mean disparity beyond which a ground pixel weighs less."""
 MAX_SAMPLES = 20_000
 """Ground pixels that the fit uses, evenly chosen."""
+LOWEST_SKY = 0.98
+"""Sky is said to reach as far down as this share of it does not exceed."""
 ROUNDS = 12
 """Iterations of reweighted least squares."""
 LOWEST, HIGHEST = 0.05, 100.0
@@ -61,19 +67,35 @@ def on_ground(eye_height: float) -> str:
 
 
 def ground_disparity(
-    height: int, width: int, px_from_cam: Float[Tensor, "3 3"], eye_height: float = EYE_HEIGHT
+    height: int,
+    width: int,
+    px_from_cam: Float[Tensor, "3 3"],
+    eye_height: float = EYE_HEIGHT,
+    horizon: float | None = None,
 ) -> Float[Tensor, "h w"]:
-    """1/z of a level plane below the camera; negative above the horizon.
+    """1/z of level ground below the camera; negative above the horizon.
 
     Args:
         height: Image height, in pixels.
         width: Image width, in pixels.
-        px_from_cam: Intrinsics; the horizon is at the row of the principal point.
+        px_from_cam: Intrinsics.
         eye_height: How far below the camera the plane is, in metres.
+        horizon: Row of the horizon, in pixels; that of the principal point when left out.
     """
     rows = torch.arange(height) + 0.5
-    slope = (rows - px_from_cam[1, 2]) / (px_from_cam[1, 1] * eye_height)
+    middle = float(px_from_cam[1, 2]) if horizon is None else horizon
+    slope = (rows - middle) / (px_from_cam[1, 1] * eye_height)
     return slope[:, None].expand(height, width)
+
+
+def horizon_row(sky: Bool[Tensor, "h w"], px_from_cam: Float[Tensor, "3 3"]) -> float:
+    """Row of the horizon, in pixels: of the principal point, or lower where sky reaches lower."""
+    rows = torch.nonzero(sky.any(1))[:, 0] + 1.0
+    if not len(rows):
+        return float(px_from_cam[1, 2])
+    seen = sky.float().sum(1)[sky.any(1)].cumsum(0)
+    lowest = rows[int((seen < LOWEST_SKY * seen[-1]).sum())]
+    return max(float(px_from_cam[1, 2]), float(lowest))
 
 
 def fit_ground(
@@ -98,9 +120,11 @@ def fit_ground(
     Returns:
         The fit; None where too little ground is seen, or the scale would change tenfold.
     """
-    plane = ground_disparity(depth.shape[0], depth.shape[1], px_from_cam, eye_height)
+    height, width = depth.shape
+    horizon = horizon_row(sky, px_from_cam)
+    plane = ground_disparity(height, width, px_from_cam, eye_height, horizon)
     normals = disparity_normals(_smoothed(depth), px_from_cam)
-    below = torch.arange(depth.shape[0])[:, None] > px_from_cam[1, 2] + 0.06 * depth.shape[0]
+    below = torch.arange(height)[:, None] > horizon + 0.06 * height
     ground = (normals[..., 1] < -UPRIGHT) & below & ~sky
     if ground.float().mean() < MIN_SHARE:
         return None

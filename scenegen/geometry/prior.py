@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from scenegen.geometry.base import Estimate
-from scenegen.geometry.ground import FARTHEST, ground_disparity
+from scenegen.geometry.ground import FARTHEST, ground_disparity, horizon_row
 
 COLUMNS, ROWS = 96, 72
 """Grid on which the contact line is searched."""
@@ -37,14 +37,14 @@ class PriorDepth:
         eye_height: float,
     ) -> Estimate:
         height, width = rgb.shape[:2]
-        plane = ground_disparity(height, width, px_from_cam, eye_height)
+        horizon = horizon_row(sky, px_from_cam)
+        plane = ground_disparity(height, width, px_from_cam, eye_height, horizon)
         small = torch.nn.functional.interpolate(
             rgb.permute(2, 0, 1)[None], (ROWS, COLUMNS), mode="bilinear", antialias=True
         )
-        horizon = float(px_from_cam[1, 2]) / height * ROWS
-        contact = contact_line(small, horizon) * height / ROWS  # (COLUMNS,) in image rows
+        contact = contact_line(small, horizon / height * ROWS) * height / ROWS  # in image rows
         contact = _smooth_line(contact, width)
-        standing = (contact - px_from_cam[1, 2]) / (height - px_from_cam[1, 2])
+        standing = (contact - horizon) / (height - horizon)
         standing = standing * plane[-1]  # disparity of the ground at the contact, (w,)
         disparity = torch.maximum(plane, standing[None]).clamp(1.0 / FARTHEST, 1.0 / NEAREST)
         ground_near = torch.minimum(plane, disparity.new_tensor(10.0))

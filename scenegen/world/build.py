@@ -166,8 +166,8 @@ def _events(creation: Creation) -> Iterator[Event]:
         yield Committed(step.id, layer.splats, camera, share, time.monotonic() - begun)
     if config.extent == "around":
         yield from _lay_out(world, [data] if layer is None else [data, layer], config.budget)
-    cameras = planned_cameras(camera, config.extent)
-    for event in world.visit(cameras, budget=config.budget) if cameras else ():
+    cameras = planned_cameras(camera, config.extent, data.depth)
+    for event in world.visit(cameras, budget=config.budget, plan=True) if cameras else ():
         if not isinstance(event, Finished):
             yield event
     yield Finished(len(world.steps), len(world.splats), time.monotonic() - started)

@@ -43,7 +43,7 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """The cameras that will be visited, in order."""
+    """The cameras that will be visited."""
 
     cameras: tuple[Camera, ...]
 

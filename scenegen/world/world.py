@@ -22,7 +22,7 @@ from scenegen.world.history import History, last_whole
 from scenegen.world.journal import Step, camera_from_json, camera_to_json
 from scenegen.world.merging import Pose, parts_of, within
 from scenegen.world.paths import path_cameras, showing
-from scenegen.world.plan import allowance
+from scenegen.world.plan import allowance, best_first, in_order
 from scenegen.world.recall import Recall, as_info, from_info, recall
 from scenegen.world.replay import check_box, in_box, surfaces
 from scenegen.world.store import Store
@@ -235,7 +235,7 @@ class World(History):
 
     def recall(self, camera: Camera) -> Recall:
         """What the memory says about a view: what a growth step there would be given, and why."""
-        return recall(self._look(camera, self.splats), self.memory)
+        return recall(self._look(camera), self.memory)
 
     def recall_step(self, step: int) -> Recall:
         """What was chosen for a step, with the world and its memory as they were right before.
@@ -260,8 +260,9 @@ class World(History):
         """Close the journal. The world can be opened again."""
         self._store.close()
 
-    def _look(self, camera: Camera, splats: Splats) -> Look:
-        return look(self._renderer.render(splats, camera), camera, self.sky_radius)
+    def _look(self, camera: Camera, splats: Splats | None = None) -> Look:
+        shown = self.splats if splats is None else splats
+        return look(self._renderer.render(shown, camera), camera, self.sky_radius)
 
     def visit(
         self,
@@ -269,25 +270,27 @@ class World(History):
         walk: bool = False,
         part_of: int | None = None,
         budget: int | None = None,
+        plan: bool = False,
     ) -> Iterator[Event]:
         """Fill what these views uncover; otherwise as :meth:`grow`.
 
         Args:
-            cameras: The views, in order.
+            cameras: The views.
             walk: Whether one walks there: :attr:`walker` stands at the last one then.
             part_of: The entry that these steps are undone with.
             budget: Splats that the world may have then.
+            plan: Whether the one that explains most comes next; left out, in the order given.
         """
         started = time.monotonic()
         yield Planned(tuple(cameras))
         depth = geometry.choose_depth(self._meta["depth"])[0]
         painter = choose_outpainter(self._meta["outpaint"], self._meta.get("prompt"))[0]
         try:
-            for place, camera in enumerate(cameras):
+            for ahead in best_first(cameras, self._look) if plan else in_order(cameras):
                 with self.writing():
                     seed = int(self._meta["seed"]) * 100_003 + self.journal.next_id
-                    limit = budget and allowance(budget - len(self.splats), cameras[place:])
-                    yield from self.step(camera, depth, painter, seed, walk, part_of, limit)
+                    limit = budget and allowance(budget - len(self.splats), ahead)
+                    yield from self.step(ahead[0], depth, painter, seed, walk, part_of, limit)
         finally:
             self.set_aside()
         yield Finished(len(self.steps), len(self.splats), time.monotonic() - started)
@@ -304,7 +307,7 @@ class World(History):
     ) -> Iterator[Event]:
         """Fill what one view uncovers, within :meth:`writing`. For the loop's own use."""
         begun = time.monotonic()
-        view = self._look(camera, self.splats)
+        view = self._look(camera)
         if view.hole_share < MIN_HOLE:
             yield self._skip(camera, view, walk)
             return
