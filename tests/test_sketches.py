@@ -106,19 +106,20 @@ def test_surfels_show_what_the_memory_holds() -> None:
 
 
 def test_map_shows_what_is_there_and_where_one_stands() -> None:
-    """A wall 2 m ahead from -2 to 2 m: half a side is 3 m, so a third of the way to the rim."""
+    """A wall 2 m ahead, from -2 to 2 m: the middle is 1 m ahead, and half a side is 3 m."""
     memory = ViewMemory()
     memory.write(torch.full((30, 40, 3), 0.8), torch.full((30, 40), 2.0), CAMERA)
     plan = Map.of(memory)
     assert plan.half == LEAST
     rows, columns = np.where((plan.picture > 150).all(-1))
-    ahead = SIDE / 2 * (1 - 2 / LEAST)
-    assert rows.mean() == pytest.approx(ahead, abs=4)
-    assert (columns.min(), columns.max()) == pytest.approx((ahead, SIDE - ahead), abs=6)
-    drawn = plan.drawn(CAMERA)
-    assert drawn[SIDE // 2, SIDE // 2].tolist() == [255, 255, 255]
+    metre = SIDE / (2 * LEAST)
+    assert rows.mean() == pytest.approx(SIDE / 2 - metre, abs=4)
+    ends = SIDE / 2 - 2 * metre, SIDE / 2 + 2 * metre
+    assert (columns.min(), columns.max()) == pytest.approx(ends, abs=6)
+    here = round(SIDE / 2 + metre)
+    assert plan.drawn(CAMERA)[here, SIDE // 2].tolist() == [255, 255, 255]
     far = plan.drawn(CAMERA.moved(right=100.0))
-    assert far[SIDE // 2, SIDE - 1].tolist() == [255, 255, 255]
+    assert far[here, SIDE - 1].tolist() == [255, 255, 255]
     assert (Map.of(ViewMemory()).picture == Map.of(ViewMemory()).picture[0, 0]).all()
 
 

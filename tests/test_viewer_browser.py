@@ -106,8 +106,19 @@ class Visit:
         self.places: list[np.ndarray] = []
         self.app.server.on_client_connect(self._follow)
         self.page = Page(profile)
+        self.open()
+
+    def open(self) -> None:
+        """Load the page, and unfold its panel: a tap is lost where the panel moves."""
         self.page.open(self.app.url)
-        self.page.fold()
+
+        def unfolded() -> bool:
+            if "walls stop you" not in (self.page.text() or ""):
+                self.page.fold()
+                time.sleep(1.5)
+            return "walls stop you" in (self.page.text() or "")
+
+        wait_for(unfolded, "the panel")
 
     def _follow(self, client: viser.ClientHandle) -> None:
         self._note_place(client.camera)
@@ -165,11 +176,10 @@ def test_first_picture_is_the_photograph(visit: Visit) -> None:
 
 
 def test_panel_tells_what_is_shown(visit: Visit) -> None:
-    text = wait_for(lambda: "splats" in visit.page.text() and visit.page.text(), "the panel")
+    words = ("Back to the photograph", "walls stop you", "10,600 splats in 4 steps")
+    wait_for(lambda: all(word in visit.page.text() for word in words), "the panel")
+    text = visit.page.text()
     assert "blocks" in text
-    assert "10,600 splats in 4 steps" in text
-    assert "Back to the photograph" in text
-    assert "walls stop you" in text
     assert "Share" not in text
 
 
@@ -243,6 +253,22 @@ def test_question_mark_tells_the_keys(visit: Visit) -> None:
     wait_for(lambda: "walls stop you" in visit.page.text(), "walking")
 
 
+def test_walks_after_a_box_was_clicked(visit: Visit) -> None:
+    visit.picture()
+    visit.page.click("Photo frame")
+    wait_for(lambda: visit.app.panel.show_camera.value, "the frame to be asked for")
+
+    def step() -> bool:
+        visit.page.hold_key("w", 0.3)
+        time.sleep(0.5)
+        return visit.walked() > 0.02
+
+    wait_for(step, "a step forward")
+    visit.page.click("Photo frame")
+    visit.app.visitors[0].go_home()
+    wait_for(lambda: abs(visit.walked()) < 1e-6, "the way back")
+
+
 def test_chunk_added_later_appears(visit: Visit) -> None:
     yellow = wall((-1.2, -1.2, 9.0), (2.4, 0.0, 0.0), (0.0, 2.4, 0.0), 20, YELLOW)
     visit.app.add_chunk("late", yellow)
@@ -250,6 +276,19 @@ def test_chunk_added_later_appears(visit: Visit) -> None:
     wanted = small_world().camera0.project(corners)[0].flatten().numpy()
     np.testing.assert_allclose(box(paint(visit.picture(YELLOW), YELLOW)), wanted, atol=4)
     assert visit.page.complaints() == []
+
+
+def test_bookmark_outlives_a_reload(visit: Visit) -> None:
+    (person,) = visit.app.visitors
+    person.walker.step(0.5, 0.25, 0.0)
+    visit.page.hold_key("b", 0.1)
+    wait_for(lambda: "View 1 is in the list" in visit.page.text(), "the notification")
+    visit.open()
+    again = wait_for(lambda: [v for v in visit.app.visitors if v is not person], "a visitor")[0]
+    wait_for(lambda: again.walker.here, "the visitor to arrive")
+    wait_for(lambda: "View 1" in again.move.bookmarks, "the bookmark")
+    wait_for(lambda: "Bookmarks" in visit.page.text(), "the list")
+    np.testing.assert_allclose(again.move.bookmarks["View 1"].position, [0.25, 0, 0.5], atol=1e-3)
 
 
 def test_link_opens_where_it_says(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def onlooker(app: ViewerApp) -> Visitor:
     someone = object.__new__(Visitor)
     someone.stage, someone.splats = app.stage, SplatScene(app.server, app._budget)
     someone.walker = Mock(camera=CAMERA.resized(800, 600), here=False, moved_at=0.0)
-    someone.name, someone._looked, someone.memory = "onlooker", 0.0, Mock()
+    someone.name, someone._looked = "onlooker", 0.0
+    someone.memory, someone.move = Mock(), Mock()
     someone._sending = threading.Lock()
     app._visitors[-1] = someone
     someone.refresh()

@@ -112,6 +112,7 @@ class Visitor:
             window = min(max(self.walker.camera.height, LOWEST), WINDOW_HEIGHT)
             self.splats.pixel = 2.0 * _half_height(stage) / window
             self.splats.show(stage.chunks, self.walker.camera.center)
+            self.move.refresh()
             self.memory.refresh()
         self.look_again()
 
@@ -208,6 +209,7 @@ class Visitor:
         self.growing.looked(shares, job is not None)
         if stage.map is not None:
             self.showing.draw_map(stage.map.drawn(view))
+        self.memory.looked(view.center.numpy())
         kind = self.showing.kind
         if kind == COLOUR:
             self.splats.show(stage.chunks, view.center)

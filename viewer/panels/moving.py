@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import viser
 
-from viewer import navigation
+from viewer import bookmarks, navigation
 from viewer.cameras import pose_of
 from viewer.navigation import Pose
 from viewer.telling import guarded, tell
@@ -19,7 +20,6 @@ SPEEDS = {"slow": 0.5, "easy": 1.0, "brisk": 2.0, "fast": 4.0}
 """Metres per second."""
 STRIDE, TURN = 0.25, 15.0
 """What one press of a button moves, in metres, and turns, in degrees."""
-MAX_BOOKMARKS = 50
 GO_TO = "go to ..."
 ARROWS = {
     "⟲": (0.0, 0.0, -TURN),
@@ -41,6 +41,7 @@ class MovePanel:
     def __init__(self, visitor: Visitor) -> None:
         self._visitor = visitor
         self._marks: dict[str, Pose] = {}
+        self._world = ""
         gui = visitor.client.gui
         self._mode = gui.add_button_group("Mode", MODES)
         self._about = gui.add_markdown("")
@@ -79,6 +80,11 @@ class MovePanel:
             self._visitor.command(label, key, action)
         self._visitor.command("Keys", "?", self.show_help, "shift")
 
+    @property
+    def bookmarks(self) -> dict[str, Pose]:
+        """Views that the visitor wants to come back to, by name."""
+        return dict(self._marks)
+
     def _moder(self, mode: Mode) -> Any:
         return lambda event: self.set_mode(mode)
 
@@ -115,20 +121,40 @@ class MovePanel:
         self._visitor.go_home()
         self._describe()
 
+    def refresh(self) -> None:
+        """Another world may be shown: it has bookmarks of its own."""
+        world = self._visitor.stage.name
+        if world != self._world:
+            self._world = world
+            self._list({})
+            threading.Thread(target=self._recall, args=(world,), daemon=True).start()
+
+    def _recall(self, world: str) -> None:
+        marks = bookmarks.recall(self._visitor.client, world)
+        if world == self._world:
+            self._list({**marks, **self._marks})
+
+    def _list(self, marks: dict[str, Pose]) -> None:
+        self._marks = marks
+        self._places.options = (GO_TO, *marks)
+        self._places.value = GO_TO
+        self._places.visible = bool(marks)
+
     def _bookmark(self, event: Any) -> None:
-        if len(self._marks) >= MAX_BOOKMARKS:
-            self._marks.pop(next(iter(self._marks)))
-        number = 1 + max((int(name.split()[-1]) for name in self._marks), default=0)
+        number = 1
+        while f"View {number}" in self._marks:
+            number += 1
         name = f"View {number}"
-        self._marks[name] = pose_of(self._visitor.walker.camera)
-        self._places.options = (GO_TO, *self._marks)
-        self._places.visible = True
+        marks = {**self._marks, name: pose_of(self._visitor.walker.camera)}
+        self._list(dict(list(marks.items())[-bookmarks.MOST :]))
+        bookmarks.keep(self._visitor.client, self._world, self._marks)
         tell(self._visitor.client, "Bookmarked", f"{name} is in the list of bookmarks.", 4.0)
 
     def _visit(self, event: Any) -> None:
         pose = self._marks.get(self._places.value)
         if pose is not None:
             self._visitor.walker.go_to(pose)
+            self._places.value = GO_TO  # so that it can be chosen again
 
     def _show_link(self, event: Any) -> None:
         pose = pose_of(self._visitor.walker.camera)

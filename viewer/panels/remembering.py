@@ -25,6 +25,8 @@ THUMB, ICON = 240, 96
 """Longer side of the picture of a view on the panel, and in space, in pixels."""
 BOX = 0.5
 """Side of the box to erase at first, in metres."""
+CLEAR = 0.6
+"""No view is shown in space nearer to the visitor than this, in metres: it would hide the world."""
 NO_VIEW = "choose a view"
 COLORS = {"observed": (90, 160, 255), "generated": (255, 170, 70)}
 
@@ -42,7 +44,11 @@ class MemoryPanel:
         self._views = gui.add_dropdown("View", [str(NO_VIEW)])
         self._thumb = gui.add_image(np.zeros((2, 2, 3), np.uint8), visible=False)
         self._acts = gui.add_button_group("It", ("go there", "pin", "unpin", "forget"))
-        self._in_space = gui.add_checkbox("Show in space", False, hint="Click one to go there")
+        self._in_space = gui.add_checkbox(
+            "Show in space",
+            False,
+            hint="Click one to go there; the nearest are seen from a step away",
+        )
         with gui.add_folder("Erase", expand_by_default=False):
             gui.add_markdown("Empty a box, so that it can be grown anew.")
             self._place = gui.add_button("A box ahead", icon=viser.Icon.BOX)
@@ -57,7 +63,7 @@ class MemoryPanel:
         ):
             handle.on_click(guarded(action))
         self._views.on_update(guarded(self._choose))
-        self._in_space.on_update(guarded(lambda event: self.refresh()))
+        self._in_space.on_update(guarded(self._show_in_space))
         self._side.on_update(guarded(self._size_box))
         self.refresh()
 
@@ -75,6 +81,17 @@ class MemoryPanel:
         for frustum in self._frusta:
             frustum.remove()
         self._frusta = [self._frustum(view_id) for view_id in ids] if self._in_space.value else []
+
+    def _show_in_space(self, event: Any) -> None:
+        self.refresh()
+        self.looked(self._visitor.walker.camera.center.numpy())
+
+    def looked(self, eye: np.ndarray) -> None:
+        """The visitor stands here, in metres."""
+        for frustum in list(self._frusta):
+            away = bool(np.linalg.norm(np.asarray(frustum.position) - eye) > CLEAR)
+            if frustum.visible != away:
+                frustum.visible = away
 
     def explained(self, recall: Recall) -> None:
         """Say which views explain what the visitor sees."""
@@ -124,6 +141,7 @@ class MemoryPanel:
             image=self._picture(view_id, ICON),
             wxyz=viser.transforms.SO3.from_matrix(pose[:3, :3]).wxyz,
             position=pose[:3, 3],
+            visible=False,
         )
         frustum.on_click(guarded(lambda event: self._go(view_id)))
         return frustum

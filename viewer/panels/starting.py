@@ -48,7 +48,7 @@ class StartPanel:
         bound_uploads(app.server)
         self._folder = gui.add_folder("Worlds", order=FIRST)
         with self._folder:
-            gui.add_markdown(WELCOME)
+            self._welcome = gui.add_markdown(WELCOME)
             send = gui.add_upload_button(
                 "Send a photograph", icon=viser.Icon.UPLOAD, mime_type="image/*"
             )
@@ -81,10 +81,14 @@ class StartPanel:
         yield "reading ...", None
         before = self._app.stage.world
         self._app.show_world(open_world(folder))
-        self._folder.order = LAST
+        self._step_aside()
         if isinstance(before, World):
             before.close()
         yield "open", 1.0
+
+    def _step_aside(self) -> None:
+        """There is a world: what it offers comes first."""
+        self._folder.order, self._welcome.visible = LAST, False
 
     def _received(self, event: Any) -> None:
         file, visitor = event.target.value, self._app.visitor(event.client)
@@ -101,7 +105,7 @@ class StartPanel:
     def _made(self, name: str, content: bytes) -> Work:
         yield "reading the photograph ...", None
         photo, before = keep_photo(name, content, self._photos), self._app.stage.world
-        self._folder.order = LAST
+        self._step_aside()
         try:
             yield from self._app.works.create(
                 photo, new_world_folder(self._worlds, name), self._settings
