@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -53,9 +55,18 @@ def _filled(planes: Float[Tensor, "1 c h w"], weight: Float[Tensor, "1 1 h w"]) 
     coarse = interpolate(above, size, mode="bilinear", align_corners=False)[..., :height, :width]
     known, values = weight > 0, planes / weight.clamp_min(1e-12)
     filled = torch.where(known, values, coarse)
+    box = _around(~known[0, 0])
+    here, known, values = filled[box], known[box], values[box]
     for _ in range(JACOBI_ROUNDS):
-        filled = torch.where(known, values, _neighbour_mean(filled))
+        here = torch.where(known, values, _neighbour_mean(here))
+    filled[box] = here
     return filled
+
+
+def _around(unknown: Bool[Tensor, "h w"]) -> tuple[slice | EllipsisType, ...]:
+    """The rows and columns that are not all known, and one more on each side."""
+    spans = [torch.nonzero(unknown.any(axis))[:, 0] for axis in (1, 0)]
+    return ..., *(slice(max(int(at[0]) - 1, 0), int(at[-1]) + 2) for at in spans)
 
 
 def _neighbour_mean(planes: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 c h w"]:
