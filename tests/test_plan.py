@@ -26,7 +26,7 @@ def test_plans_stay_level_and_step_as_far_as_is_safe() -> None:
     camera = Camera.from_fov(78.5, 768, 576)
     depth = torch.full((576, 768), 5.0)
     cameras = planned_cameras(camera, "look", depth)
-    assert len(cameras) == 12 and planned_cameras(camera, "photo", depth) == ()
+    assert len(cameras) == 14 and planned_cameras(camera, "photo", depth) == ()
     assert all(float(c.cam_from_world[0, 1]) == 0.0 for c in cameras)  # no roll
     places = torch.stack([c.center for c in cameras])
     assert float(places[:, 0].max()) == pytest.approx(0.08 * 960 / 470 * 5.0, abs=0.01)

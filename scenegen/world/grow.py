@@ -33,7 +33,7 @@ CLEAR = 1.003
 """What is new lies farther than what the photograph shows in front of it, by this factor."""
 THIN_PX = 2
 """That is done so far from a hole, in pixels."""
-MIN_HOLE = 0.001
+MIN_HOLE = 0.0005
 """A view with a smaller unknown share is skipped, 0 to 1."""
 OTHERS = 8
 """So many views that were not taken are kept with a step, and why."""

@@ -30,13 +30,13 @@ LOOK_DEGREES = 44.0
 GROUND: Move = {"pitch_degrees": -14.0}
 """The ground at the feet, in any direction."""
 ASIDE_DEGREES = 20.0
-"""How far a view from beside the photograph is turned outwards."""
+"""How far views from beside the photograph and a little above are turned, outwards and inwards."""
 LEAST_STEP_METRES, MOST_STEP_METRES = 0.1, 1.0
 """A step aside or ahead, at least and at most: in between, the safe range decides."""
 
 
 def steps_beside(reach: float, ahead: float) -> tuple[Move, ...]:
-    """Steps to the sides and ahead, and turned outwards from there, as far as is safe.
+    """Steps to the sides and ahead, and turned from beside, as far as is safe.
 
     Args:
         reach: Safe range to either side, in metres.
@@ -44,8 +44,9 @@ def steps_beside(reach: float, ahead: float) -> tuple[Move, ...]:
     """
     side, forward = (min(max(r, LEAST_STEP_METRES), MOST_STEP_METRES) for r in (reach, ahead))
     corners = [
-        {"right": sign * side, "forward": 0.5 * forward, "yaw_degrees": sign * ASIDE_DEGREES}
+        {"right": sign * side, "down": -0.5 * side, "yaw_degrees": turn * ASIDE_DEGREES}
         for sign in (1.0, -1.0)
+        for turn in (sign, -sign)
     ]
     return ({"right": side}, {"right": -side}, {"forward": forward}, *corners)
 
