@@ -19,8 +19,8 @@ class CreateConfig:
 
     extent: Extent = "look"
     """How much is built: photo, what the photograph shows; look, also about 45 degrees to both
-    sides and half a metre around; around, the full circle, laid out with
-    copies of the photograph, every other one mirrored."""
+    sides and around as far as one can safely step, at most a metre; around, the full circle, laid
+    out with copies of the photograph, every other one mirrored."""
     quality: Quality = "standard"
     """Size of every view: draft 512, standard 768, high 1024 pixels on its longer side. At standard
     and high the splats of the photograph are refined until they render as it."""
