@@ -9,7 +9,7 @@ import torch
 
 from renderers import Camera, Splats
 from scenegen.world.align import Fit, Seen, behind_seen, continued_depth, fit_depth, rim_of
-from scenegen.world.grow import behind_photo
+from scenegen.world.grow import BESIDE, behind_photo
 
 CAMERA = Camera.from_fov(60, 80, 60)
 
@@ -137,17 +137,30 @@ def test_nothing_new_stands_before_what_the_photograph_shows() -> None:
             [0.0, -49.0, 90.0],  # sky before the sky: it stays
         ]
     )
-    count = len(points)
-    added = behind_photo(
-        Splats(
-            points,
-            torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
-            torch.full((count, 3), 0.01),
-            torch.ones(count),
-            torch.zeros(count, 3),
-        ),
-        Seen(CAMERA, depth),
-        sky_radius=100.0,
-    )
+    added = behind_photo(solid(points), Seen(CAMERA, depth), sky_radius=100.0)
     wall = torch.tensor([[0.0, 0.0, 10.03]])
     torch.testing.assert_close(added.means, torch.cat([wall, points[[2, 4, 5, 6]]]))
+
+
+def test_what_a_thing_hides_fades_beside_its_outline() -> None:
+    """A thing at 4 m in columns 20 to 39 of 80, and a wall at 10 m behind it."""
+    depth = torch.full((60, 80), 10.0)
+    depth[:, 20:40] = 4.0
+    rows = torch.full((4,), 30.5)
+    pixels = torch.stack([torch.tensor([37.5, 39.5, 39.5, 41.5]), rows], -1)
+    # deep behind the thing; at its outline; there, but behind the wall too; behind the wall
+    points = CAMERA.unproject(pixels, torch.tensor([6.0, 6.0, 12.0, 12.0]))
+    added = behind_photo(solid(points), Seen(CAMERA, depth), sky_radius=100.0)
+    torch.testing.assert_close(added.means, points)
+    assert added.opacities.tolist() == [1.0, BESIDE, 1.0, 1.0]
+
+
+def solid(points: torch.Tensor) -> Splats:
+    count = len(points)
+    return Splats(
+        points,
+        torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
+        torch.full((count, 3), 0.01),
+        torch.ones(count),
+        torch.zeros(count, 3),
+    )

@@ -31,6 +31,9 @@ THIN_BEHIND = 1.003
 """Where the world is neither solid nor a hole, its own colours are put this much farther away."""
 CLEAR = 1.003
 """What is new lies farther than what the photograph shows in front of it, by this factor."""
+BESIDE = 0.5
+"""What is new and hidden by a thing in the photograph, but not by what is seen beside it, keeps
+this share of its opacity: its blur would be seen across the outline."""
 THIN_PX = 2
 """That is done so far from a hole, in pixels."""
 MIN_HOLE = 0.0005
@@ -219,7 +222,7 @@ def behind_photo(splats: Splats, photo: Seen, sky_radius: float) -> Splats:
     """New splats, without any before what the photograph shows.
 
     Those a little before it, as far as two views may differ about one surface, are put behind it
-    along the photograph's rays; the others are left out.
+    along the photograph's rays; the others are left out. Those hidden right beside an outline fade.
 
     Args:
         splats: In the world.
@@ -232,7 +235,10 @@ def behind_photo(splats: Splats, photo: Seen, sky_radius: float) -> Splats:
     factor = torch.where(surface & (depth < clear), clear / depth, 1.0)  # NaN compares false
     center = photo.camera.center
     means = center + factor[:, None] * (splats.means - center)
-    return replace(splats, means=means)[factor <= CLEAR / FREE_SPACE]
+    farthest = max_pool2d(photo.depth[None, None], 3, 1, 1)[0, 0]
+    beside = surface & (factor * depth < Seen(photo.camera, farthest).depth_at(pixels, depth))
+    opacities = torch.where(beside, BESIDE * splats.opacities, splats.opacities)
+    return replace(splats, means=means, opacities=opacities)[factor <= CLEAR / FREE_SPACE]
 
 
 def sky_behind(
