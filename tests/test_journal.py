@@ -80,7 +80,7 @@ def test_twenty_steps_back_and_forth_and_a_branch_are_the_same_to_the_bit(tmp_pa
 
 def test_undo_goes_back_in_memory_and_walk_as_well(world: World) -> None:
     end = world.walker.cam_from_world
-    world.erase([[-12, -8, 5], [-1.5, 1.2, 30]])
+    world.erase([[-24, -16, 5], [-1.5, 1.2, 60]])
     list(world.grow("left", 0.3))
     assert not torch.equal(world.walker.cam_from_world, end)
     assert [entry.id for entry in world.undo(2)] == [4, 3]
@@ -261,7 +261,7 @@ def test_a_database_with_a_program_in_it_is_refused(folder: Path) -> None:
 
 
 def test_where_splats_come_from(world: World) -> None:
-    world.erase([[-12, -8, 5], [-1.5, 1.2, 30]])
+    world.erase([[-24, -16, 5], [-1.5, 1.2, 60]])
     found = world.provenance()
     assert {len(column) for column in found.values()} == {len(world.splats)}
     assert found["step"].dtype == torch.int32 and found["origin"].dtype == torch.uint8
