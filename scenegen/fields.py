@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import EllipsisType
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +20,21 @@ def regions(mask: Bool[Tensor, "h w"]) -> Int[Tensor, "h w"]:
     names = np.zeros(mask.shape, dtype=np.int32)
     label(mask.numpy(), output=names)
     return torch.from_numpy(names)
+
+
+def box_of(wanted: Bool[Tensor, "h w"], margin: int = 0) -> tuple[slice, slice]:
+    """The rows and columns that hold all that is wanted, which is one pixel at least.
+
+    Args:
+        wanted: The pixels.
+        margin: So many rows and columns more on each side, where there are any.
+    """
+    spans = [torch.nonzero(wanted.any(axis))[:, 0] for axis in (1, 0)]
+    rows, columns = (
+        slice(max(int(at[0]) - margin, 0), min(int(at[-1]) + 1 + margin, side))
+        for at, side in zip(spans, wanted.shape, strict=True)
+    )
+    return rows, columns
 
 
 def pull_push(values: Float[Tensor, "h w c"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:
@@ -55,18 +68,12 @@ def _filled(planes: Float[Tensor, "1 c h w"], weight: Float[Tensor, "1 1 h w"]) 
     coarse = interpolate(above, size, mode="bilinear", align_corners=False)[..., :height, :width]
     known, values = weight > 0, planes / weight.clamp_min(1e-12)
     filled = torch.where(known, values, coarse)
-    box = _around(~known[0, 0])
-    here, known, values = filled[box], known[box], values[box]
+    here = (..., *box_of(~known[0, 0], margin=1))
+    part, known, values = filled[here], known[here], values[here]
     for _ in range(JACOBI_ROUNDS):
-        here = torch.where(known, values, _neighbour_mean(here))
-    filled[box] = here
+        part = torch.where(known, values, _neighbour_mean(part))
+    filled[here] = part
     return filled
-
-
-def _around(unknown: Bool[Tensor, "h w"]) -> tuple[slice | EllipsisType, ...]:
-    """The rows and columns that are not all known, and one more on each side."""
-    spans = [torch.nonzero(unknown.any(axis))[:, 0] for axis in (1, 0)]
-    return ..., *(slice(max(int(at[0]) - 1, 0), int(at[-1]) + 2) for at in spans)
 
 
 def _neighbour_mean(planes: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 c h w"]:

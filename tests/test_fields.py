@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenegen.fields import flatter_slope, pull_push
+from scenegen.fields import box_of, flatter_slope, pull_push
 
 
 def test_pull_push_by_hand() -> None:
@@ -38,3 +38,10 @@ def test_pull_push_of_nothing_is_zero() -> None:
 def test_flatter_slope_ignores_the_step_on_one_side() -> None:
     row = torch.tensor([[0.0, 1.0, 2.0, 50.0, 51.0]])
     torch.testing.assert_close(flatter_slope(row, 1), torch.tensor([[1.0, 1.0, 1.0, 1.0, 1.0]]))
+
+
+def test_a_box_holds_what_is_wanted_and_a_margin_within_the_picture() -> None:
+    wanted = torch.zeros(6, 8, dtype=torch.bool)
+    wanted[1, 3] = wanted[4, 6] = True
+    assert box_of(wanted) == (slice(1, 5), slice(3, 7))
+    assert box_of(wanted, margin=2) == (slice(0, 6), slice(1, 8))

@@ -149,6 +149,7 @@ def test_the_horizon_is_where_the_sky_ends_below_the_middle() -> None:
     sky[:49], sky[49] = True, False
     sky[75, :90] = True
     assert horizon_row(sky, camera.px_from_cam) == 49
+    assert horizon_row(torch.ones_like(sky), camera.px_from_cam) == 72  # nothing but sky
     truth = ground_disparity(80, 100, camera.px_from_cam, horizon=49.0)
     sky[75] = False
     depth = 1.0 / (0.5 * truth.clamp_min(0.01) + 0.02)

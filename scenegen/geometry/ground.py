@@ -28,6 +28,8 @@ MAX_SAMPLES = 20_000
 """Ground pixels that the fit uses, evenly chosen."""
 LOWEST_SKY = 0.98
 """Sky is said to reach as far down as this share of it does not exceed."""
+LOWEST_HORIZON = 0.9
+"""The horizon is no lower than this share of the height: below it no ground could be told."""
 ROUNDS = 12
 """Iterations of reweighted least squares."""
 LOWEST, HIGHEST = 0.05, 100.0
@@ -95,7 +97,7 @@ def horizon_row(sky: Bool[Tensor, "h w"], px_from_cam: Float[Tensor, "3 3"]) -> 
         return float(px_from_cam[1, 2])
     seen = sky.float().sum(1)[sky.any(1)].cumsum(0)
     lowest = rows[int((seen < LOWEST_SKY * seen[-1]).sum())]
-    return max(float(px_from_cam[1, 2]), float(lowest))
+    return max(float(px_from_cam[1, 2]), min(float(lowest), LOWEST_HORIZON * sky.shape[0]))
 
 
 def fit_ground(

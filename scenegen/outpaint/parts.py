@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
+
+from scenegen.fields import box_of
 
 BELOW = 3
 """Pixels around what the level below makes of a part. At its border it loses one in convolutions,
@@ -40,10 +41,10 @@ class Part:
     @classmethod
     def around(cls, wanted: Bool[Tensor, "h w"]) -> Part:
         """The smallest one that holds all that is wanted; of no pixels where nothing is."""
-        rows, columns = (torch.nonzero(wanted.any(axis))[:, 0].tolist() for axis in (1, 0))
-        if not rows:
+        if not wanted.any():
             return cls(0, 0, 0, 0)
-        return cls(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
+        rows, columns = box_of(wanted)
+        return cls(rows.start, rows.stop, columns.start, columns.stop)
 
     def grown(self, pixels: int, within: Part) -> Part:
         """With a margin, cut off at the border of another."""

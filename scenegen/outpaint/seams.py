@@ -14,6 +14,8 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filte
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from scenegen.fields import box_of
+
 FADE_PX = 16.0
 """Distance from the rim at which its colour difference has faded to 1/e, in pixels."""
 GONE = 6.0
@@ -45,7 +47,7 @@ def continued_colors(
         return painted
     found: Any = distance_transform_edt(~rim.numpy(), return_indices=True)
     near = torch.from_numpy(found[0]).float()
-    here = _box(near < GONE * FADE_PX)
+    here = box_of(near < GONE * FADE_PX)
     near = near[here]
     rows, columns = (torch.from_numpy(index).long()[here] for index in found[1])
     spread = (rgb - painted)[rows, columns]  # (h, w, 3): that of the nearest rim pixel
@@ -53,12 +55,6 @@ def continued_colors(
     continued = painted.clone()
     continued[here] += offset
     return continued
-
-
-def _box(wanted: Bool[Tensor, "h w"]) -> tuple[slice, slice]:
-    """The rows and columns that hold all that is wanted."""
-    rows, columns = (torch.nonzero(wanted.any(axis))[:, 0] for axis in (1, 0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _softened(field: Float[Tensor, "h w 3"], sigma: Float[Tensor, "h w"]) -> Tensor:
@@ -88,7 +84,7 @@ def with_grain(
     beside = along(known, GRAIN_PX)
     if not beside.any() or not new.any():
         return rgb
-    box = _box(beside | new)
+    box = box_of(beside | new)
     fine = _fine_contrast(rgb[box])
     there, here = (float(torch.quantile(fine[m[box]][::7], CALM)) for m in (beside, new))
     sigma = min(max(there - here, 0.0) ** 0.5, MOST_GRAIN)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from renderers import Camera, Renderer, SceneError, Splats
 from renderers.kernels import RENDER_LOCK
+from scenegen.fields import box_of
 from scenegen.splatting.density import pruned_and_split
 from scenegen.splatting.losses import photometric_loss, psnr
 from scenegen.splatting.stepping import COLUMNS, REACH, STRETCH, gather, in_sight, move
@@ -264,8 +265,8 @@ class _Target:
     """The part of a view that counts, and the rows that it may show."""
 
     def __init__(self, view: View, state: _State) -> None:
-        rows, columns = (torch.nonzero(view.known.any(dim))[:, 0].tolist() for dim in (1, 0))
-        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        rows, columns = box_of(view.known)
+        top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
         shift = torch.eye(3).to(view.camera.px_from_cam)
         shift[0, 2], shift[1, 2] = -left, -top
         lens, pose = shift @ view.camera.px_from_cam, view.camera.cam_from_world
