@@ -92,7 +92,7 @@ def _planes(network: DepthNetwork, rgb: Float[Tensor, "h w 3"]) -> Float[Tensor,
 def _from_zero(disparity: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """Disparity whose zero, which the network leaves open, is supposed."""
     surfaces = disparity[~sky] if bool((~sky).any()) else disparity.flatten()
-    far, middle = (surfaces.quantile(q) for q in (FAR_SHARE, 0.5))
+    far, middle = surfaces.quantile(torch.tensor([FAR_SHARE, 0.5]))
     beyond = BEYOND_OUTDOORS if sky.any() else BEYOND
     return (disparity - far + beyond * (middle - far)).clamp_min(1e-3 * (middle - far))
 
