@@ -1,7 +1,7 @@
 """How right the depth is that one photograph gives, on real photographs whose depth is known.
 
 Run: python benchmarks/depth.py [--quick] [--gate] [--save-baseline] [--data FOLDER]
-     [--kapture FOLDER]
+     [--kapture FOLDER] [--pillow FOLDER] [--heif FOLDER]
 
   spearman  rank correlation of disparities: is what is nearer said to be nearer?
   absrel    mean error over the true depth, when scale and shift of disparity are fitted
@@ -17,9 +17,9 @@ All depth backends that run here answer as they do in a world, edges sharpened a
 
 Scopes are told apart: "indoor" and "outdoor" have measured depth; "matched" are rooms too, with
 depth from stereo matching, which is missing where walls are blank and less exact at outlines;
-"matched outdoor" likewise, with --kapture; "own" are those of --data. Where pictures come from is
-said in depth_data.py and depth_outdoors.py. A lead is by how much a
-backend is better than a baseline.
+"matched outdoor" likewise, with --kapture, --pillow and --heif; "own" are those of --data. Where
+pictures come from is said in depth_data.py, depth_outdoors.py and depth_pairs.py. A lead is by how
+much a backend is better than a baseline.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from torch import Tensor
 from benchmarks import depth_metrics, metrics
 from benchmarks.depth_data import Sample, samples
 from benchmarks.depth_outdoors import outdoors
+from benchmarks.depth_pairs import pairs
 from benchmarks.metrics import Metric
 from renderers import Camera
 from scenegen import geometry, models
@@ -70,6 +71,10 @@ class Options(metrics.Options):
     """Folder with more of them: indoor/ and outdoor/ with NAME.png and NAME.npy, in metres."""
     kapture: Path | None = None
     """Folder `samples` of kapture's source distribution, for the outdoors."""
+    pillow: Path | None = None
+    """Folder `Tests/images` of Pillow's source distribution, likewise."""
+    heif: Path | None = None
+    """Folder `tests/images` of pillow-heif's source distribution, likewise."""
 
 
 def contestants(absent: dict[str, str]) -> dict[str, Answer]:
@@ -146,7 +151,7 @@ def measured(disparity: Tensor, sample: Sample) -> dict[str, float]:
     depth = depth_metrics.aligned(disparity, sample.truth)
     found["absrel"] = depth_metrics.absrel(depth, sample.truth)
     found["delta1"] = depth_metrics.delta1(depth, sample.truth)
-    edges = depth_metrics.boundary_f1(depth, sample.truth)
+    edges = None if sample.sparse else depth_metrics.boundary_f1(depth, sample.truth)
     return found if edges is None else {**found, "edges": edges}
 
 
@@ -154,8 +159,12 @@ def all_cases(options: Options, absent: dict[str, str]) -> Iterator[list[Metric]
     """Metrics of one photograph after the other, then means of each scope, and leads."""
     answers = contestants(absent)
     kept: dict[str, dict[str, dict[str, list[float]]]] = {scope: {} for scope in SCOPES}
-    pictures = samples(options.quick, options.data, absent)
-    for sample in chain(pictures, outdoors(options.kapture, absent)):
+    pictures = chain(
+        samples(options.quick, options.data, absent),
+        outdoors(options.kapture, absent),
+        pairs(options.pillow, options.heif, absent),
+    )
+    for sample in pictures:
         case = []
         for name, answer in answers.items():
             for measure, value in measured(answer(sample), sample).items():

@@ -45,6 +45,8 @@ REACH = 8.0
 """Matched depth beyond this is not believed, in metres: half a pixel is 12 % of it."""
 DISPARITIES = 128
 """Disparities that are tried, in pixels: from 0.27 m on."""
+UNTAKEN = ", so its mean is not taken"
+"""What it means for a scope to lack samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,8 @@ class Sample:
     """Horizontal field of view, where it is known."""
     ordinal: bool = False
     """Whether only the order of depths is known."""
+    sparse: bool = False
+    """Whether depth is known at single points only, which say nothing of edges."""
 
 
 def samples(quick: bool, folder: Path | None, absent: dict[str, str]) -> Iterator[Sample]:
@@ -198,9 +202,11 @@ def own(folder: Path) -> Iterator[Sample]:
 
 
 def lacks(absent: dict[str, str], scope: str, names: list[str], why: str) -> None:
-    """Say that a scope lacks samples, and why."""
+    """Say that a scope lacks samples, these and those before, and why."""
     absent.update({name: why for name in names})
-    absent[scope] = f"it lacks {', '.join(names)}, so its mean is not taken"
+    others = absent.get(scope, "it lacks ").removesuffix(UNTAKEN)
+    listed = f"{others}, " if scope in absent else others
+    absent[scope] = f"{listed}{', '.join(names)}{UNTAKEN}"
 
 
 def as_sample(
@@ -210,6 +216,7 @@ def as_sample(
     truth: np.ndarray,
     fov: float | None,
     ordinal: bool = False,
+    sparse: bool = False,
 ) -> Sample:
     """A sample no larger than LONG_SIDE, its truth NaN where it is none; see Sample."""
     truth = np.where(np.isfinite(truth) & (truth > 0), truth, np.nan)
@@ -224,6 +231,7 @@ def as_sample(
         torch.from_numpy(np.ascontiguousarray(truth, dtype=np.float32)),
         fov,
         ordinal,
+        sparse,
     )
 
 

