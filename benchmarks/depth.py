@@ -120,18 +120,11 @@ def fastdepth_alone() -> Answer:
 
 
 def linear_probe() -> Answer:
-    """The linear base of the shipped network; like the network, of the image and its mirror."""
+    """The linear base of the shipped network, asked as the network is."""
     from scenegen.geometry.trained import TrainedDepth, ask_base
 
     network = TrainedDepth().network
-
-    def answer(sample: Sample) -> Tensor:
-        size = sample.truth.shape
-        said, mirrored = (ask_base(network, rgb) for rgb in (sample.rgb, sample.rgb.flip(1)))
-        both = 0.5 * (said + mirrored.flip(2))[:, None].cpu()
-        return torch.nn.functional.interpolate(both, size, mode="bilinear")[0, 0]
-
-    return answer
+    return lambda sample: ask_base(network, sample.rgb)
 
 
 def ramp(sample: Sample) -> Tensor:

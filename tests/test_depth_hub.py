@@ -18,8 +18,9 @@ from test_geometry import outdoor
 from renderers import Camera, SceneError
 from scenegen import geometry, models
 from scenegen.geometry import moge as moge_file
+from scenegen.geometry import relative
 from scenegen.geometry.depth_anything import Preparation
-from scenegen.geometry.ground import ground_disparity
+from scenegen.geometry.ground import GroundFit, ground_disparity
 from scenegen.geometry.relative import metric_depth, scaled_depth
 from scenegen.models import hub
 
@@ -323,6 +324,21 @@ def test_a_camera_that_looks_down_does_not_send_the_room_to_infinity() -> None:
     no_sky = torch.zeros(120, 160, dtype=torch.bool)
     depth, _ = metric_depth(truth, no_sky, camera.px_from_cam, 1.6)
     assert depth.max() < 40
+
+
+def test_what_the_first_fit_lost_stays_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the scene is supposed at 3 m: less 0.4 of its disparity it is beyond infinity, and a
+    later round that adds 0.001 must not bring it back to 1 / (1/150 + 0.001) = 130 m.
+    """
+    fits = [GroundFit(1.0, -0.4), GroundFit(1.0, 0.001), GroundFit(1.0, 0.0), GroundFit(0.5, 0.0)]
+    monkeypatch.setattr(relative, "fit_ground", lambda *_, **__: fits.pop(0))
+    disparity = torch.ones(60, 80)
+    disparity[:30] = 0.75  # 1/3 m; the others 4/9 m
+    camera = Camera.from_fov(60, 80, 60)
+    no_sky = torch.zeros(60, 80, dtype=torch.bool)
+    depth, scale = metric_depth(disparity, no_sky, camera.px_from_cam, 1.6)
+    torch.testing.assert_close(depth[[0, 59], 0], torch.tensor([6.0, 4.5]))
+    assert scale.endswith("by a camera that is not level")
 
 
 class FakeMoGe(torch.nn.Module):

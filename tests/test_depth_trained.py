@@ -48,6 +48,32 @@ def test_depth_follows_the_network(shape: tuple[int, int]) -> None:
     assert torch.equal(found.depth, again.depth)
 
 
+def test_a_look_is_the_mean_of_all_sizes_with_the_details_of_the_finest(tiny_file: Path) -> None:
+    """Each look answers with its own number and, the first two, a stripe narrower than a cell."""
+    network, numbers = load_depth_network(tiny_file), iter([1.0, 2.0, 6.0, 7.0])
+    sizes: list[int] = []
+
+    def say(image: torch.Tensor) -> torch.Tensor:
+        sizes.append(image.shape[2] * image.shape[3])
+        answer = torch.full((1, 1, 256, 256), next(numbers))
+        answer[..., ::2] += 1.0 if len(sizes) <= trained.FINE_LOOKS else 0.0
+        answer[..., 1::2] -= 1.0 if len(sizes) <= trained.FINE_LOOKS else 0.0
+        return answer.flip(3) if trained.LOOKS[len(sizes) - 1][1] else answer
+
+    found = trained.look(network, torch.rand(256, 256, 3), say)[0]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 2.5 * sizes[-1]
+    torch.testing.assert_close(found[:, ::2], torch.full((256, 128), 5.0))  # (1 + 2 + 6 + 7) / 4
+    torch.testing.assert_close(found[:, 1::2], torch.full((256, 128), 3.0))
+
+
+@pytest.mark.usefixtures("tiny_file")
+def test_the_mirror_image_is_mirrored_back() -> None:
+    """Who answers with the image itself gets it back, from every look."""
+    rgb = torch.linspace(0, 1, 112)[None, :, None].expand(84, 112, 3)
+    found = trained.look(trained.TrainedDepth().network, rgb, lambda image: image[:, :1])[0]
+    torch.testing.assert_close(found, rgb[..., 0], atol=0.03, rtol=0)
+
+
 def test_where_disparity_is_zero_by_hand() -> None:
     """Farthest 1, median 3: zero lies at 1 - 2 indoors, and at 1 - 0.2 under a sky."""
     disparity = torch.tensor([[1.0] * 10 + [3.0] * 20 + [7.0] * 10])

@@ -45,19 +45,23 @@ def metric_depth(
     usual = USUAL_DEPTH_OUTDOORS if sky.any() else USUAL_DEPTH
     middle = disparity[surfaces].median().clamp_min(1e-9)
     start = (disparity / middle).clamp(1.0 / SPREAD, SPREAD) / usual  # 1/m, roughly
-    supposed = 1.0 / start
-    fitted, found = supposed, False
+    fitted, supposed, found = start, 1.0 / start, False
     for _ in range(ROUNDS):
-        fit = fit_ground(fitted, sky, px_from_cam, eye_height)
+        fit = fit_ground(_up_to_farthest(fitted), sky, px_from_cam, eye_height)
         if fit is None:
             break
-        fitted, found = fit.depth(fitted), True
-    if found and float((fitted[surfaces] > 0.99 * FARTHEST).float().mean()) < LOST:
-        return fitted, on_ground(eye_height)
+        fitted, found = fit.scale * fitted + fit.shift, True
+    lost = (fitted[surfaces] < 1.01 / FARTHEST).float().mean()
+    if found and float(lost) < LOST:
+        return _up_to_farthest(fitted), on_ground(eye_height)
     fit = fit_ground(supposed, sky, px_from_cam, eye_height, shifted=False)
     if fit is not None:
         return fit.depth(supposed), f"{on_ground(eye_height)}, by a camera that is not level"
     return supposed, f"no ground seen: a median depth of {usual:g} m supposed"
+
+
+def _up_to_farthest(disparity: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    return 1.0 / disparity.clamp_min(1.0 / FARTHEST)
 
 
 def scaled_depth(

@@ -68,7 +68,7 @@ def seen_sky(rgb: Float[Tensor, "h w 3"], chance: Float[Tensor, "h w"]) -> Bool[
     """
     window = max(3, rgb.shape[1] // SEEN_SHARE) | 1
     fine = kornia.filters.guided_blur(
-        rgb.permute(2, 0, 1)[None], chance[None, None], window, SEEN_EPS
+        rgb.permute(2, 0, 1)[None], chance[None, None], window, SEEN_EPS, subsample=2
     )
     found = fine[0, 0] > MIN_CHANCE
     return found if found.float().mean() >= MIN_SEEN else torch.zeros_like(found)
