@@ -14,6 +14,7 @@ from renderers import Camera, SceneError
 from scenegen.fields import pull_push
 from scenegen.outpaint.base import Outpainter, Reference, choose_outpainter
 from scenegen.outpaint.composite import Composite, Verdict, composite
+from scenegen.outpaint.detail import with_detail
 from scenegen.outpaint.seams import along, continued_colors, with_grain
 from scenegen.stopping import checkpoint
 
@@ -115,6 +116,7 @@ def complete(
         checkpoint()
         invented = torch.isfinite(painted).all(-1) & ~explained
         picture = torch.where(invented[..., None], painted, picture)
+        picture = with_detail(picture.clamp(0.0, 1.0), known, invented)
         picture = with_grain(picture, known, invented, seed).clamp(0.0, 1.0)
     picture = torch.where((explained | invented)[..., None], picture, 0.0)
     picture = torch.where(known[..., None], rgb, picture)
