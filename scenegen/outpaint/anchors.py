@@ -9,8 +9,9 @@ many lines are left out at the other side, where all is known.
 Four quarters in a row, each continued from the last, drifted by 33 % in luminance, 42 % in
 saturation and 12 % in the directions of edges without; by 8, 18 and 14 % when the mirror stands in
 the middle of the hole, so that it ends as it begins, which draws stripes; and by 6, 9 and 11 % as
-it is (five photographs, benchmarks/outpaint.py). More than SKIPPED drifts as little, and is further
-from what was there: LPIPS of a hidden quarter .130, .133 and .136 with 0, this, and twice this.
+it is (five photographs, benchmarks/outpaint.py, before detail is mended). More than SKIPPED drifts
+as little, and is further from what was there: LPIPS of a hidden quarter .130, .133 and .136 with 0,
+this, and twice this.
 """
 
 from __future__ import annotations
