@@ -7,7 +7,6 @@ into pieces gives the same weights as one that was not.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +15,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from renderers import SceneError
 from scenegen.geometry.dpt import DepthNetwork, DepthPrediction
 from scenegen.training.checkpoints import TrainingState
+from scenegen.training.descent import WARY, Course, descend
 from scenegen.training.losses import depth_loss
 from scenegen.training.progress import Deadline, Progress
 from scenegen.training.recipe import DepthRecipe
@@ -28,18 +28,11 @@ from scenegen.training.tokens import Sample, TokenStore
 
 Stage = Literal["head", "blocks"]
 
-WARM_UP, WARM_STEPS = 0.05, 10
-"""Share of the steps in which the learning rate rises, and the fewest of them: AdamW's first
-steps are as long as its rate allows, whatever the gradient, and would undo the stage before."""
 GRADIENT_WEIGHT = (0.5, 2.0)
 """Weight of the gradients' errors at the beginning and at the end of the head's stage; the blocks'
 stage goes on with the last."""
-DECAY, WARY, MOST_NORM = 0.01, (0.9, 0.98), 1.0
-"""AdamW's weight decay and betas; gradients longer than the last are shortened to it."""
-AVERAGE = 0.995
-"""How much of the running average stays from step to step, once it has begun."""
-SAVE_EVERY, SAY_EVERY = 300.0, 15.0
-"""Seconds between saved states, and between reports."""
+DECAY = 0.01
+"""AdamW's weight decay."""
 HEAD_BOOST = 10.0
 """Learning rate of the head over that of the blocks, when both are trained."""
 
@@ -80,42 +73,20 @@ def fit(
     """
     trained = _select(network, plan.stage, recipe.blocks)
     state = TrainingState.begin(trained, _optimizer(trained, plan))
-    if plan.state_file.exists():
-        state.restore(plan.state_file, plan.stage)
     batches = _Batches(store, recipe)
     network.to(device).train()
-    recent: list[dict[str, float]] = []
-    saved = said = time.monotonic()
-    first, began = state.step, time.monotonic()
-    while state.step < plan.steps and not end.passed():
-        share = state.step / plan.steps
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["peak"] * share_of_rate(state.step, plan.steps)
-        sample = store.read(batches.of(state.step)).to(device)
+    low, high = GRADIENT_WEIGHT if plan.stage == "head" else GRADIENT_WEIGHT[1:] * 2
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        sample = store.read(batches.of(step)).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            noise = torch.Generator().manual_seed(state.step)
+            noise = torch.Generator().manual_seed(step)
             prediction = predict(network, sample, plan.stage, recipe.blocks, noise)
-        low, high = GRADIENT_WEIGHT if plan.stage == "head" else GRADIENT_WEIGHT[1:] * 2
-        loss, parts = depth_loss(prediction, sample, low + (high - low) * share)
-        state.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(list(trained.values()), MOST_NORM)
-        state.optimizer.step()
-        state.step += 1
-        follow(state)
-        recent.append({"loss": float(loss.detach()), **parts})
-        now = time.monotonic()
-        if now - said > SAY_EVERY or state.step == plan.steps:
-            each = (now - began) / (state.step - first) / recipe.batch
-            yield _report(plan, state.step, recipe.batch, recent, each)
-            recent, said = [], now
-        if now - saved > SAVE_EVERY:
-            state.save(plan.state_file, plan.stage, plan.steps)
-            saved = now
-    state.save(plan.state_file, plan.stage, plan.steps)
-    with torch.no_grad():
-        for name, value in trained.items():
-            value.copy_(state.average[name])
+        loss, parts = depth_loss(prediction, sample, low + (high - low) * step / plan.steps)
+        return loss, {"loss": float(loss.detach()), **parts}
+
+    course = Course(plan.stage, plan.stage, plan.steps, recipe.batch, plan.state_file)
+    yield from descend(state, loss_of, course, end)
     network.eval()
 
 
@@ -174,20 +145,6 @@ def _optimizer(trained: dict[str, nn.Parameter], plan: StagePlan) -> torch.optim
     return torch.optim.AdamW(groups, lr=plan.rate, betas=WARY, weight_decay=DECAY)
 
 
-def share_of_rate(step: int, steps: int) -> float:
-    """Share of the highest learning rate: a short rise, under half a cosine."""
-    rise = max(WARM_UP * steps, min(WARM_STEPS, steps / 2))
-    return min(1.0, (step + 1) / rise) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-@torch.no_grad()
-def follow(state: TrainingState) -> None:
-    """Move the running average towards the weights; the first steps count less."""
-    keep = min(AVERAGE, (1 + state.step) / (10 + state.step))
-    for name, value in state.parameters.items():
-        state.average[name].lerp_(value, 1 - keep)
-
-
 class _Batches:
     """Which frames each step sees: every frame once per round, in an order of its own."""
 
@@ -203,11 +160,3 @@ class _Batches:
 
     def of(self, step: int) -> list[tuple[int, int]]:
         return self._round(step // self.length)[step % self.length]
-
-
-def _report(
-    plan: StagePlan, step: int, batch: int, recent: list[dict[str, float]], each: float
-) -> Progress:
-    means = {name: float(np.mean([parts[name] for parts in recent])) for name in recent[0]}
-    text = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-    return Progress(plan.stage, step * batch, plan.steps * batch, f"{text}, {each:.3f} s an image")

@@ -14,7 +14,6 @@ same weights as one that was not stopped.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,7 @@ from torch.nn.functional import max_pool2d
 
 from scenegen.outpaint.network import OutpaintNetwork
 from scenegen.training.checkpoints import TrainingState
-from scenegen.training.fitting import (
-    MOST_NORM,
-    SAVE_EVERY,
-    SAY_EVERY,
-    WARY,
-    follow,
-    share_of_rate,
-)
+from scenegen.training.descent import WARY, Course, descend
 from scenegen.training.outpaint_recipe import OutpaintRecipe
 from scenegen.training.perceptual import Lpips
 from scenegen.training.progress import Deadline, Progress
@@ -98,37 +90,15 @@ def fit_outpaint(
     placed.to(device, memory_format=torch.channels_last).train()
     trained = _select(network, recipe)
     state = TrainingState.begin(trained, _optimizer(trained, recipe))
-    if state_file.exists():
-        state.restore(state_file, STAGE)
-    recent: list[dict[str, float]] = []
-    saved = said = began = time.monotonic()
-    first = state.step
-    while state.step < steps and not end.passed():
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["peak"] * share_of_rate(state.step, steps)
-        samples = [read_sample(path) for path in batch_of(files, recipe, state.step)]
-        rng = np.random.default_rng((recipe.seed, state.step, 19))
-        rolls = state.step > steps // 2 and rng.random() < ROLLED
-        loss, parts = hole_loss(network, samples, measure, device, rolls)
-        state.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(list(trained.values()), MOST_NORM)
-        state.optimizer.step()
-        state.step += 1
-        follow(state)
-        recent.append(parts)
-        now = time.monotonic()
-        if now - said > SAY_EVERY or state.step == steps:
-            each = (now - began) / (state.step - first) / recipe.batch
-            yield _report(state.step * recipe.batch, steps * recipe.batch, recent, each)
-            recent, said = [], now
-        if now - saved > SAVE_EVERY:
-            state.save(state_file, STAGE, steps)
-            saved = now
-    state.save(state_file, STAGE, steps)
-    with torch.no_grad():
-        for name, value in trained.items():
-            value.copy_(state.average[name])
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        samples = [read_sample(path) for path in batch_of(files, recipe, step)]
+        rng = np.random.default_rng((recipe.seed, step, 19))
+        rolls = step > steps // 2 and rng.random() < ROLLED
+        return hole_loss(network, samples, measure, device, rolls)
+
+    course = Course("fit", STAGE, steps, recipe.batch, state_file)
+    yield from descend(state, loss_of, course, end)
     network.eval()
 
 
@@ -210,10 +180,3 @@ def _optimizer(trained: dict[str, nn.Parameter], recipe: OutpaintRecipe) -> torc
         {"params": side, "peak": recipe.side_rate},
     ]
     return torch.optim.AdamW(groups, lr=recipe.trunk_rate, betas=WARY, weight_decay=0.0)
-
-
-def _report(done: int, total: int, recent: list[dict[str, float]], each: float) -> Progress:
-    names = sorted({name for parts in recent for name in parts})
-    means = {name: np.mean([p[name] for p in recent if name in p]) for name in names}
-    text = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-    return Progress("fit", done, total, f"{text}, {each:.3f} s a picture")
