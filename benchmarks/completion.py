@@ -15,7 +15,9 @@ whole true picture, fitted to what is known.
 
 Who answers:
 
-  continued  as a world does: along the rim what is known goes on, further in the estimate
+  completed  as a world does: what follows, corrected by the shipped network
+  continued  as a world does with other depth backends: along the rim what is known goes on, further
+             in the estimate
   fitted     the fitted estimate alone
   membrane   what is known at the rim alone, as smooth as it can be
 
@@ -44,7 +46,10 @@ from benchmarks.metrics import Metric
 from scenegen import geometry
 from scenegen.export.images import write_png
 from scenegen.fields import pull_push
-from scenegen.world.align import Fit, continued_depth, fit_depth, rim_of
+from scenegen.geometry.completion import CompletionNetwork, load_completion_network
+from scenegen.models import shipped_path
+from scenegen.world.align import Fit, fit_depth, rim_of
+from scenegen.world.completing import COMPLETION, known_continued, partial_view
 
 BASELINE = Path(__file__).parent / "baseline" / "completion.json"
 TOLERANCE = 1.03
@@ -60,6 +65,8 @@ class Options(metrics.Options):
 
     pictures: Path | None = None
     """Folder for pictures of view, truth and answers, to be looked at."""
+    network: Path | None = None
+    """Another network than the shipped one, its card beside it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +85,25 @@ Answer = Callable[[Case], Tensor]
 """Depth of the view, in metres; what it says outside the hole does not count."""
 
 
-def contestants() -> dict[str, Answer]:
+def contestants(network: Path | None, absent: dict[str, str]) -> dict[str, Answer]:
     """Who answers: the ways of a world, then baselines."""
-    return {"continued": continued, "fitted": fitted, "membrane": membrane}
+    path = network or shipped_path(COMPLETION)
+    found = {"continued": completed_by(None), "fitted": fitted, "membrane": membrane}
+    if not path.is_file():
+        absent["completed"] = f"there is no file {path}"
+        return found
+    return {"completed": completed_by(load_completion_network(path)), **found}
 
 
-def continued(case: Case) -> Tensor:
-    """The known depth in a band along the rim, the fitted estimate further in."""
-    return continued_depth(case.estimate.depth, case.known, case.hole, case.fit)
+def completed_by(network: CompletionNetwork | None) -> Answer:
+    """As a world does, with a network or without."""
+
+    def answer(case: Case) -> Tensor:
+        rgb, said, camera = case.view.rgb, case.estimate, case.view.camera
+        view = partial_view(rgb, said.depth, said.sky, case.known, case.hole, camera, case.fit)
+        return known_continued(network, view)
+
+    return answer
 
 
 def fitted(case: Case) -> Tensor:
@@ -102,7 +120,7 @@ def membrane(case: Case) -> Tensor:
 
 def all_cases(options: Options, absent: dict[str, str]) -> Iterator[list[Metric]]:
     """Means of each scope and kind of hole, when all its views have been measured."""
-    answers = contestants()
+    answers = contestants(options.network, absent)
     kept: dict[str, dict[str, dict[str, list[float]]]] = {}
     for number, view in enumerate(views(options.quick, absent)):
         estimate = geometry.estimate(view.rgb, "dpt", view.camera.fov_degrees)

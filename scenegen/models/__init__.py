@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from scenegen.models.registry import MODELS, Model, find_model
     from scenegen.models.shipped import shipped_path
     from scenegen.models.store import installed_folder, is_present, model_path, pull
-    from scenegen.models.used import weights_hash
+    from scenegen.models.used import growth_weights, weights_hash
 
 _HOME = {
     "HUB_MODELS": "scenegen.models.hub",
@@ -49,6 +49,7 @@ _HOME = {
     "is_present": "scenegen.models.store",
     "model_path": "scenegen.models.store",
     "pull": "scenegen.models.store",
+    "growth_weights": "scenegen.models.used",
     "weights_hash": "scenegen.models.used",
 }
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "check_blob",
     "find_model",
     "first_line",
+    "growth_weights",
     "hub_cache",
     "hub_folder",
     "hub_missing",

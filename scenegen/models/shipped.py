@@ -8,8 +8,10 @@ import scenegen
 
 FOLDERS = ("_assets/weights", "../assets/weights")
 """Where they lie, from the package: in an install, and in a source tree."""
-SHIPPED = {"dpt": "depth", "own": "outpaint"}
-"""Backends that use shipped weights, and the name of those."""
+SHIPPED = {"dpt": "depth", "own": "outpaint", "completion": "completion"}
+"""Backends that use shipped weights, and the name of those; and what completes the depth of one."""
+BESIDE = {"dpt": ("completion",)}
+"""What a backend is used together with where a world grows."""
 
 
 def shipped_path(name: str) -> Path:

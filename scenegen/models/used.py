@@ -9,10 +9,16 @@ from pathlib import Path
 from renderers.errors import SceneError
 from scenegen.models.hub import HUB_MODELS, hub_folder
 from scenegen.models.registry import MODELS
-from scenegen.models.shipped import SHIPPED, shipped_path
+from scenegen.models.shipped import BESIDE, SHIPPED, shipped_path
 
 WEIGHTS = ("*.safetensors", "model.pt")
 """Files of a hub model that hold its weights."""
+
+
+def growth_weights(*backends: str) -> dict[str, str | None]:
+    """Hashes of the weights with which a world grows, by backend and by what goes with it."""
+    names = [name for backend in backends for name in (backend, *BESIDE.get(backend, ()))]
+    return {name: weights_hash(name) for name in names}
 
 
 def weights_hash(backend: str) -> str | None:

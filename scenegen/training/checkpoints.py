@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from renderers import SceneError
+from scenegen.training.completion_recipe import CompletionRecipe
 from scenegen.training.outpaint_recipe import OutpaintRecipe
 from scenegen.training.recipe import DepthRecipe, Device
 
@@ -73,7 +74,9 @@ class TrainingState:
                     raise _damaged(path, f"{name}: {error}") from error
 
 
-def claim_folder(folder: Path, recipe: DepthRecipe | OutpaintRecipe, resume: bool) -> None:
+def claim_folder(
+    folder: Path, recipe: DepthRecipe | OutpaintRecipe | CompletionRecipe, resume: bool
+) -> None:
     """Make a folder that of a recipe.
 
     Args:

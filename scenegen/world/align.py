@@ -131,12 +131,29 @@ def fit_depth(
     return replace(fit, error=float(missed.abs().median()))
 
 
-def continued_depth(
+@dataclass(frozen=True, eq=False)
+class Continuation:
+    """Logarithms of depth that continue what is known: finite everywhere, meant for the hole."""
+
+    fitted: Float[Tensor, "h w"]
+    """The estimate, fitted to what is known."""
+    membrane: Float[Tensor, "h w"]
+    """What is known along the rim alone; the fitted estimate where there is no rim."""
+    log_depth: Float[Tensor, "h w"]
+    """What both make together."""
+
+    @property
+    def depth(self) -> Float[Tensor, "h w"]:
+        """Metres."""
+        return torch.exp(self.log_depth).clamp(NEAREST, FARTHEST)
+
+
+def continuation(
     estimated: Float[Tensor, "h w"],
     known: Float[Tensor, "h w"],
     hole: Bool[Tensor, "h w"],
     fit: Fit,
-) -> Float[Tensor, "h w"]:
+) -> Continuation:
     """Depth for a hole: continuous with what surrounds it, shaped by the estimate further in.
 
     What the fit misses along the rim fades out inside. Beside an occluder it is the background
@@ -147,20 +164,17 @@ def continued_depth(
         known: Depth of the world where it is known, metres.
         hole: Pixels to answer for.
         fit: From :func:`fit_depth`.
-
-    Returns:
-        Finite depth everywhere, in metres, meaningful inside the hole.
     """
     fitted = fit.log_depth(estimated)
     rim = rim_of(known, hole)
     if not rim.any():
-        return torch.exp(fitted)
+        return Continuation(fitted, fitted, fitted)
     log_known = torch.where(rim, torch.log(torch.where(rim, known, 1.0)), 0.0)
-    missed, rim_depth = pull_push(torch.stack([log_known - fitted, log_known], -1), rim).unbind(-1)
+    missed, membrane = pull_push(torch.stack([log_known - fitted, log_known], -1), rim).unbind(-1)
     band = max(MIN_BLEND_PX, round(BLEND_SHARE * max(hole.shape)))
-    near, far = _inwardness(hole, band), _inwardness(hole, CARRY * band)
-    log_depth = (1 - near) * rim_depth + near * (fitted + (1 - far) * missed)
-    return torch.exp(log_depth).clamp(NEAREST, FARTHEST)
+    near, far = inwardness(hole, band), inwardness(hole, CARRY * band)
+    log_depth = (1 - near) * membrane + near * (fitted + (1 - far) * missed)
+    return Continuation(fitted, membrane, log_depth)
 
 
 def behind_seen(
@@ -239,7 +253,7 @@ def _farthest_other(
     return farthest
 
 
-def _inwardness(hole: Bool[Tensor, "h w"], band: float) -> Float[Tensor, "h w"]:
+def inwardness(hole: Bool[Tensor, "h w"], band: float) -> Float[Tensor, "h w"]:
     """0 at the rim of the hole, 1 at ``band`` pixels and more inside it."""
     from scipy.ndimage import distance_transform_edt
 

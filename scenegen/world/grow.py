@@ -18,8 +18,9 @@ from scenegen.export.budget import thinned
 from scenegen.fields import pull_push, regions
 from scenegen.models.threads import steady
 from scenegen.stopping import checkpoint
-from scenegen.world.align import FREE_SPACE, Fit, Seen, behind_seen, continued_depth, fit_depth
+from scenegen.world.align import FREE_SPACE, Fit, Seen, behind_seen, fit_depth
 from scenegen.world.arrays import StepData
+from scenegen.world.completing import completion_network, known_continued, partial_view
 from scenegen.world.floor import lowest
 from spatial_memory import Retrieval, ViewMemory
 
@@ -192,7 +193,9 @@ def invent(
         estimate = geometry.estimate(rgb, depth_backend, view.camera.fov_degrees, eye_height)
         checkpoint()
         fit = fit_depth(estimate.depth, view.depth, view.solid & ~view.hole)
-        depth = continued_depth(estimate.depth, full, done.invented, fit)
+        said = estimate.depth, estimate.sky
+        partial = partial_view(rgb, *said, full, done.invented, view.camera, fit)
+        depth = known_continued(completion_network(depth_backend), partial)
         limit = lowest(view.camera, seen[0], eye_height)
         depth = behind_seen(torch.minimum(depth, limit), done.invented, view.camera, seen)
         open_above = torch.isposinf(limit)

@@ -90,11 +90,11 @@ class _Again(World):
         difference = self._difference(entry, self._made)
         if difference is None:
             return None
-        others = [
-            name
-            for name, weights in entry.info.get("weights", {}).items()
-            if models.weights_hash(name) != weights
-        ]
+        then = entry.info.get("weights", {})
+        now = models.growth_weights(*then)
+        if "retrieved" not in entry.info:  # not grown: nothing is completed
+            now = {name: now[name] for name in then}
+        others = [name for name, weights in now.items() if then.get(name) != weights]
         return (
             f"{difference}; made with other weights of {', '.join(others)}"
             if others

@@ -343,7 +343,7 @@ class World(History):
         info = {
             "depth": depth,
             "outpaint": painter,
-            "weights": {name: models.weights_hash(name) for name in (depth, painter)},
+            "weights": models.growth_weights(depth, painter),
             "seed": seed,
             "walked": walk,
             "hole_share": view.hole_share,
