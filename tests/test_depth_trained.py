@@ -11,7 +11,7 @@ from renderers import SceneError
 from scenegen import geometry, models
 from scenegen.geometry import base, trained
 from scenegen.geometry.dpt import DepthLayout, DepthNetwork
-from scenegen.geometry.sky import seen_sky
+from scenegen.geometry.sky import find_sky, seen_sky
 from scenegen.geometry.weights import load_depth_network, pack_depth_network
 
 TINY = DepthLayout(width=24, heads=2, depth=4, positions=4, fusion=8, head=8)
@@ -123,6 +123,25 @@ def test_the_network_sees_the_sky_that_colours_miss_but_not_in_rooms(
     rgb = torch.full((252, 336, 3), 0.5)
     sky = geometry.estimate(rgb, "dpt").sky
     assert bool(sky[:60].all()) is found and not sky[120:].any()
+
+
+@pytest.mark.parametrize(("believed", "found"), [(8.0, True), (0.0, True), (-8.0, False)])
+def test_a_sky_by_its_colours_is_none_where_the_network_sees_a_wall(
+    tiny_file: Path, believed: float, found: bool
+) -> None:
+    """Plain blue above noise; the network says a chance of 1, of a half, of 1 in 3,000 all over."""
+    network = load_depth_network(tiny_file)
+    with torch.no_grad():
+        network.base.bias[1] = believed
+    data, card = pack_depth_network(network, {"name": "tiny"})
+    tiny_file.write_bytes(data)
+    tiny_file.with_suffix(".json").write_text(card)
+    rgb = 0.4 * torch.rand(252, 336, 3, generator=torch.Generator().manual_seed(1))
+    rgb[:100] = torch.tensor([0.5, 0.7, 0.95])
+    assert find_sky(rgb)[:90].all()
+    answer = geometry.estimate(rgb, "dpt")
+    assert bool(answer.sky[:90].all()) is found and not answer.sky[120:].any()
+    assert bool(torch.isfinite(answer.depth[:90]).any()) is not found
 
 
 def test_the_seen_sky_follows_the_outlines_of_the_image() -> None:
