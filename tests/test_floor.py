@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import scenegen
-from renderers import Camera
+from renderers import Camera, make_renderer
 from scenegen.world.align import Seen
 from scenegen.world.floor import SLACK, floor_depth, lowest
 from scenegen.world.grow import _new_sky, invent, sky_behind
@@ -130,8 +130,9 @@ def test_a_step_does_not_dig(grown_world: Path, monkeypatch: pytest.MonkeyPatch)
         estimate = SimpleNamespace(depth=depth, sky=torch.zeros_like(view.hole))
         monkeypatch.setattr("scenegen.geometry.estimate", lambda *_: estimate)
         grown = invent(
-            view, world.memory, (0,), depth_backend="prior", outpaint_backend="patch", prompt=None,
-            seed=0, sky_radius=world.sky_radius, eye_height=1.6,
+            view, world.memory, (0,), renderer=make_renderer("cpu"), depth_backend="prior",
+            outpaint_backend="patch", prompt=None, seed=0, sky_radius=world.sky_radius,
+            eye_height=1.6,
         )  # fmt: skip
         assert grown is not None
         photo = world.memory.views[0]

@@ -12,7 +12,7 @@ from scipy.ndimage import maximum_filter
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from renderers import Camera, Render, Splats, join
+from renderers import Camera, Render, Renderer, Splats, join
 from scenegen import geometry, outpaint, splatting
 from scenegen.export.budget import thinned
 from scenegen.fields import pull_push, regions
@@ -159,6 +159,7 @@ def invent(
     memory: ViewMemory,
     view_ids: tuple[int, ...],
     *,
+    renderer: Renderer,
     depth_backend: str,
     outpaint_backend: str,
     prompt: str | None,
@@ -209,9 +210,12 @@ def invent(
     thin_sky, thin = thin & torch.isposinf(full), thin & torch.isfinite(full)
     backed = behind_seen(torch.where(thin, THIN_BEHIND * full, full), thin, view.camera, seen)
     thin &= torch.isfinite(backed)
-    splats = splatting.lift(rgb, backed, view.camera, lifted | thin, sky_radius)
-    checkpoint()
     coat = splatting.undercoat(rgb, full, view.camera, lifted, sky_radius)
+    beside = splatting.lift(rgb, full, view.camera, ~lifted & ~thin, sky_radius)
+    splats = splatting.lift(rgb, backed, view.camera, lifted | thin, sky_radius)
+    splats = splatting.match_colors(
+        splats, rgb, lifted | thin, view.camera, renderer, join([coat, beside])
+    )
     backing = sky_behind(rgb, full, lifted, view.camera, seen[0], sky_radius)
     shell = splatting.lift(rgb, full, view.camera, thin_sky, THIN_BEHIND * sky_radius)
     added = join([behind_photo(join([splats, coat]), seen[0], sky_radius), backing, shell])

@@ -327,6 +327,7 @@ class World(History):
             view,
             self.memory,
             choice.view_ids,
+            renderer=self._renderer,
             depth_backend=depth,
             outpaint_backend=painter,
             prompt=self._meta.get("prompt"),
@@ -350,8 +351,7 @@ class World(History):
             "splats": len(data.splats),
             "retrieved": as_info(choice),
             **grown.as_info(),
-            **({} if limit is None else {"limit": limit}),
-            **({} if part_of is None else {"part_of": part_of}),
+            **{k: v for k, v in (("limit", limit), ("part_of", part_of)) if v is not None},
             "seconds": seconds,
         }
         made = self.add(camera, data, "generated", info)
