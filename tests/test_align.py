@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from renderers import Camera, Splats
-from scenegen.world.align import Fit, Seen, behind_seen, continuation, fit_depth, rim_of
+from scenegen.world.align import Fit, Seen, behind_seen, continuation, fit_depth, metres, rim_of
 from scenegen.world.grow import BESIDE, behind_photo
 
 CAMERA = Camera.from_fov(60, 80, 60)
@@ -58,7 +58,7 @@ def test_the_seam_is_continuous_and_the_far_side_follows_the_estimate() -> None:
     wavy = truth * (1 + 0.1 * torch.sin(torch.arange(80) / 40.0))  # a smooth error of the estimate
     known = torch.where(hole, math.nan, truth)
     fit = fit_depth(wavy, known, ~hole)
-    depth = continuation(wavy, known, hole, fit).depth
+    depth = metres(continuation(wavy, known, hole, fit).log_depth)
     seam = (depth[:, 40] / truth[:, 39]).log().abs()
     assert seam[12:].max() < 0.06  # nearest the horizon a row is no neighbour of the next
     assert (depth[:, 40:] / truth[:, 40:]).log().abs().median() < 0.12
@@ -72,9 +72,10 @@ def test_a_narrow_hole_beside_an_occluder_continues_the_background() -> None:
     hole[:, 40:44] = True
     estimated = torch.full((60, 80), 8.0)
     estimated[:, 28:44] = 2.5  # as blurred as small networks are
-    depth = continuation(
+    made = continuation(
         estimated, torch.where(hole, math.nan, known), hole, Fit(1.0, 0.0, None, 0.0, 1)
-    ).depth
+    )
+    depth = metres(made.log_depth)
     torch.testing.assert_close(depth[hole], torch.full((240,), 8.0), rtol=0.25, atol=0)
     assert depth[hole].median() > 7.0
 
@@ -85,12 +86,13 @@ def test_a_slope_along_the_rim_is_no_occluder() -> None:
     hole = right_hole(40)
     rim = rim_of(torch.where(hole, math.nan, known), hole)
     assert rim[:, 39].all()
-    depth = continuation(
+    made = continuation(
         torch.full((60, 80), 12.0),
         torch.where(hole, math.nan, known),
         hole,
         Fit(1.0, 0.0, None, 0.0, 1),
-    ).depth
+    )
+    depth = metres(made.log_depth)
     torch.testing.assert_close(depth[:, 40], known[:, 39], rtol=0.1, atol=0)
 
 

@@ -27,7 +27,7 @@ from scenegen.geometry.completion import (
     trusted,
 )
 from scenegen.world import completing
-from scenegen.world.align import continuation, fit_depth
+from scenegen.world.align import continuation, fit_depth, metres
 from scenegen.world.completing import completion_network, known_continued, partial_view
 
 TINY = CompletionLayout((8, 16))
@@ -67,9 +67,10 @@ def test_an_untrained_network_changes_nothing() -> None:
     network = CompletionNetwork(CompletionLayout()).eval()
     assert corrected(network, view).log_depth.equal(view.continued)
     estimate, known, hole = wall()
-    today = continuation(estimate.depth, known, hole, fit_depth(estimate.depth, known, ~hole))
-    assert known_continued(network, view).equal(today.depth)
-    assert known_continued(None, view).equal(today.depth)
+    fit = fit_depth(estimate.depth, known, ~hole)
+    today = metres(continuation(estimate.depth, known, hole, fit).log_depth)
+    assert known_continued(network, view).equal(today)
+    assert known_continued(None, view).equal(today)
 
 
 def test_known_pixels_stay_and_the_seam_is_continuous() -> None:

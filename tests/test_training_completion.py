@@ -22,6 +22,7 @@ from scenegen.geometry.completion import (
     trusted,
 )
 from scenegen.training import CompletionRecipe, completion_samples, train_completion
+from scenegen.training.cards import read_quality
 from scenegen.training.completion_fitting import correction_loss, small_correction, varied
 from scenegen.training.completion_samples import (
     as_estimated,
@@ -190,3 +191,15 @@ def test_what_is_wrong_at_the_rim_goes_on_in_the_target(monkeypatch: pytest.Monk
     wrong = right - truth.log()
     assert float(wrong[0, 32]) == pytest.approx(math.log(1.1), abs=0.02)
     assert float(wrong[39, 32]) == pytest.approx(0.0, abs=0.02)
+
+
+@pytest.mark.parametrize("left", [None, "{", "{}"])
+def test_an_export_before_anything_was_measured_says_what_to_run(
+    tmp_path: Path, left: str | None
+) -> None:
+    if left is not None:
+        (tmp_path / "quality.json").write_text(left)
+    with pytest.raises(SceneError, match="run the steps `fit` and `evaluate` first"):
+        read_quality(tmp_path, "fit")
+    (tmp_path / "quality.json").write_text('{"room": {"before": 0.2}}')
+    assert read_quality(tmp_path, "fit") == {"room": {"before": 0.2}}

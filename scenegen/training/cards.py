@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from renderers import SceneError
 from scenegen import __version__, models
 from scenegen.export.atomic import atomic_write
 from scenegen.geometry.dpt import DepthNetwork
@@ -73,6 +75,29 @@ def export(
     path = folder / f"{NAME}.safetensors"
     write_network(path, *pack_depth_network(network, about))
     return path
+
+
+def read_quality(folder: Path, stage: str) -> Any:
+    """What the step `evaluate` left in the folder of a training.
+
+    Args:
+        folder: Of the training.
+        stage: The step that has to be done before that one.
+
+    Raises:
+        SceneError: It left nothing.
+    """
+    try:
+        quality = json.loads((folder / "quality.json").read_text())
+    except (OSError, ValueError):
+        quality = None
+    if not quality:
+        raise SceneError(
+            "cannot export the network",
+            why="nothing was measured yet",
+            fix=f"run the steps `{stage}` and `evaluate` first",
+        )
+    return quality
 
 
 def write_network(path: Path, data: bytes, card: str) -> None:

@@ -21,7 +21,7 @@ from scenegen.geometry.completion import (
 )
 from scenegen.models import shipped_path
 from scenegen.models.weights import read_card
-from scenegen.training.cards import UNTRAINED, data_list, write_network
+from scenegen.training.cards import UNTRAINED, data_list, read_quality, write_network
 from scenegen.training.checkpoints import (
     chosen_device,
     claim_folder,
@@ -132,14 +132,7 @@ class _Run:
 
     def export(self) -> Iterator[Progress]:
         """Write the weights in half precision and their card."""
-        try:
-            table: Table = json.loads((self.folder / "quality.json").read_text())
-        except (OSError, ValueError) as error:
-            raise SceneError(
-                "cannot export the network",
-                why="nothing was measured yet",
-                fix="run the steps `fit` and `evaluate` first",
-            ) from error
+        table: Table = read_quality(self.folder, "fit")
         if not is_finished(self.state_file):
             yield Progress("export", 0, 1, "the training is not finished: an early state")
         about = {

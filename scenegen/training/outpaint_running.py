@@ -21,7 +21,14 @@ from scenegen import __version__
 from scenegen.models.onnx import missing_graph
 from scenegen.outpaint.network import Layout, OutpaintNetwork, pretrained_network
 from scenegen.outpaint.weights import load_outpaint_network, pack_outpaint_network
-from scenegen.training.cards import PACKAGES, UNTRAINED, origin, package_version, write_network
+from scenegen.training.cards import (
+    PACKAGES,
+    UNTRAINED,
+    origin,
+    package_version,
+    read_quality,
+    write_network,
+)
 from scenegen.training.checkpoints import (
     chosen_device,
     claim_folder,
@@ -154,14 +161,7 @@ class _Run:
 
     def export(self) -> Iterator[Progress]:
         """Write the mixture that the recipe asks for."""
-        try:
-            table: Table = json.loads((self.folder / "quality.json").read_text())
-        except (OSError, ValueError) as error:
-            raise SceneError(
-                "cannot export the network",
-                why="nothing was measured yet",
-                fix="run the steps `fit` and `evaluate` first",
-            ) from error
+        table: Table = read_quality(self.folder, "fit")
         if not is_finished(self.state_file):
             yield Progress("export", 0, 1, "the training is not finished: an early state")
         path = self.folder / f"{NAME}.safetensors"

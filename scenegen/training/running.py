@@ -15,7 +15,7 @@ from scenegen.geometry.dinov2 import missing_backbone, pretrained_backbone
 from scenegen.geometry.dpt import DepthLayout, DepthNetwork
 from scenegen.geometry.fast_branch import missing_branch, pretrained_branch
 from scenegen.geometry.weights import load_depth_network
-from scenegen.training.cards import export
+from scenegen.training.cards import export, read_quality
 from scenegen.training.checkpoints import chosen_device, claim_folder, is_finished, load_average
 from scenegen.training.drawing import draw_frames, plan_visits
 from scenegen.training.evaluation import Table, evaluate, mean_delta1, table_lines
@@ -132,15 +132,8 @@ class _Run:
 
     def export(self) -> Iterator[Progress]:
         """Ship the stage that hits more in held-out worlds."""
-        try:
-            tables = json.loads((self.folder / "quality.json").read_text())
-            best = max(tables, key=lambda stage: mean_delta1(tables[stage], stage))
-        except (OSError, ValueError) as error:
-            raise SceneError(
-                "cannot export the network",
-                why="nothing was measured yet",
-                fix="run the steps `head` and `evaluate` first",
-            ) from error
+        tables: dict[Stage, Table] = read_quality(self.folder, "head")
+        best = max(tables, key=lambda stage: mean_delta1(tables[stage], stage))
         network = self._network(with_base=True)
         load_average(network, self._finished(best))
         table, notes = tables[best], frame_notes(self.folder / "frames")

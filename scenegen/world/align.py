@@ -142,10 +142,10 @@ class Continuation:
     log_depth: Float[Tensor, "h w"]
     """What both make together."""
 
-    @property
-    def depth(self) -> Float[Tensor, "h w"]:
-        """Metres."""
-        return torch.exp(self.log_depth).clamp(NEAREST, FARTHEST)
+
+def metres(log_depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Depth of new surfaces, from its logarithm."""
+    return torch.exp(log_depth).clamp(NEAREST, FARTHEST)
 
 
 def continuation(

@@ -16,15 +16,13 @@ from scenegen.geometry.completion import (
     corrected,
     load_completion_network,
 )
-from scenegen.models import shipped_path
-from scenegen.world.align import FARTHEST, NEAREST, Fit, continuation, inwardness
+from scenegen.models.shipped import BESIDE, shipped_path
+from scenegen.world.align import Fit, continuation, inwardness, metres
 
 CLOSE_SHARE = 0.03
 """A correction counts in full so far from the rim, as a share of the view's longer side."""
 COMPLETION = "completion"
 """Name of the shipped weights."""
-COMPLETED = ("dpt",)
-"""Depth backends whose estimates the network was trained to complete."""
 
 
 def completion_network(depth_backend: str) -> CompletionNetwork | None:
@@ -33,7 +31,8 @@ def completion_network(depth_backend: str) -> CompletionNetwork | None:
     Raises:
         SceneError: Its file is missing or damaged.
     """
-    return _load(shipped_path(COMPLETION)) if depth_backend in COMPLETED else None
+    used = COMPLETION in BESIDE.get(depth_backend, ())
+    return _load(shipped_path(COMPLETION)) if used else None
 
 
 def known_continued(network: CompletionNetwork | None, view: PartialView) -> Float[Tensor, "h w"]:
@@ -42,7 +41,7 @@ def known_continued(network: CompletionNetwork | None, view: PartialView) -> Flo
     Without a network the view's own.
     """
     log_depth = view.continued if network is None else corrected(network, view).log_depth
-    return torch.exp(log_depth).clamp(NEAREST, FARTHEST)
+    return metres(log_depth)
 
 
 def partial_view(
