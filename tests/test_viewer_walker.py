@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from dataclasses import replace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -15,7 +16,7 @@ from viewer_parts import CAMERA
 
 from spatial_memory.walking import Body, Terrain
 from viewer import navigation, walker
-from viewer.cameras import pose_of
+from viewer.cameras import pose_of, vertical_fov
 from viewer.navigation import FAR_PLANE, LOOK_AHEAD
 from viewer.walker import Walker
 
@@ -111,6 +112,51 @@ def test_speed_is_kept_however_late_the_browser_hears(late: int, speed: float) -
     browser.walk(person, (0, 0, 0.05), 20)
     browser.walk(person, (0, 0, 0), 2 * late + 2)
     assert browser.place["position"][2] == pytest.approx(0.5 * speed, abs=0.06)
+
+
+def test_who_was_told_a_place_arrives_with_the_answer() -> None:
+    """The browser hears three reports later: what it says before is no answer to the step."""
+    browser = FakeBrowser(late=3)
+    person = Walker(client_of(browser), lambda: terrain(FLOOR), Body, lambda: CAMERA)
+    person.go_home()
+    for _ in range(4):
+        browser.walk(person, (0, 0, 0))
+        assert not person.here
+    browser.walk(person, (0, 0, 0))
+    assert person.here
+    person.step(0.3, 0.0, 0.0)
+    for _ in range(8):
+        assert float(person.camera.center[2]) == pytest.approx(0.3, abs=0.01)
+        browser.walk(person, (0, 0, 0))
+
+
+def test_who_was_told_a_place_before_the_page_began_is_told_again() -> None:
+    """The page's own start sets the far plane anew: the first answer is lost."""
+    browser = FakeBrowser()
+    person = Walker(client_of(browser), lambda: terrain(FLOOR), Body, lambda: CAMERA)
+    person.go_to(pose_of(CAMERA.moved(forward=0.5)))
+    browser._sent.clear()
+    browser.walk(person, (0, 0, 0))
+    assert not person.here
+    browser.walk(person, (0, 0, 0))
+    assert person.here
+    assert browser.place["position"][2] == pytest.approx(0.5, abs=0.01)
+
+
+def test_lens_is_what_was_told_whatever_a_report_on_its_way_says() -> None:
+    """The browser comes with its own lens and hears three reports later of the photograph's."""
+    person, browser = person_on(terrain(FLOOR), late=3)
+    for _ in range(6):
+        assert person.lens == pytest.approx(vertical_fov(CAMERA))
+        assert vertical_fov(person.camera) == pytest.approx(vertical_fov(CAMERA), abs=1e-6)
+        browser.walk(person, (0, 0, 0))
+        person.go_home()
+    person.go_to(replace(pose_of(CAMERA), fov=0.7))
+    browser.walk(person, (0, 0, 0))
+    person.step(0.2, 0.0, 10.0)
+    browser.walk(person, (0, 0, 0), 4)
+    assert vertical_fov(person.camera) == pytest.approx(0.7, abs=1e-6)
+    assert browser.place["fov"] == 0.7
 
 
 @pytest.mark.parametrize("eyes", [-3.0, 0.0, 1.7, 4.0])

@@ -191,7 +191,7 @@ class ViewerApp:
             visitor = Visitor(client, self, self._budget)
             with self._lock:
                 self._visitors[client.client_id] = visitor
-            self._awake.watch(client, visitor.answered)
+            self._awake.watch(client, lambda: visitor.walker.lens, visitor.answered)
             visitor.refresh()
             if client.client_id not in self.server.get_clients():  # gone before it was greeted
                 self._part(client)

@@ -5,7 +5,7 @@ since the last picture: after a rest, a tap of W could carry the visitor two met
 wall. A tiny message five times a second keeps pictures coming while somebody is about.
 
 The message changes the lens by next to nothing. The browser says so with its next picture: so long
-it takes to draw one.
+it takes to draw one. It repeats the lens, too, where a report on its way has taken it back.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ class _Visitor:
     marker: viser.FrameHandle
     moved: float
     came: float
+    lens: Callable[[], float]
     answered: Callable[[float], None]
     place: np.ndarray
     asked: float | None = None
     """When it was asked; None when it has answered."""
-    lens: float = 0.0
+    sent: float = 0.0
     """The field of view that the answer will carry, in radians."""
     told: bool = False
     """Whether that answer tells nothing, or has been told as late already."""
@@ -56,18 +57,24 @@ class KeepAwake:
         self._lock = threading.Lock()
         self._visitors: dict[int, _Visitor] = {}
 
-    def watch(self, client: viser.ClientHandle, answered: Callable[[float], None]) -> None:
+    def watch(
+        self,
+        client: viser.ClientHandle,
+        lens: Callable[[], float],
+        answered: Callable[[float], None],
+    ) -> None:
         """Keep a new visitor's picture moving.
 
         Args:
             client: The visitor.
+            lens: Gives the vertical field of view that the visitor should have, in radians.
             answered: Called with how long the browser took to draw a picture, in seconds.
         """
         marker = client.scene.add_frame("/awake", show_axes=False, visible=False)
         now = time.monotonic()
         with self._lock:
             self._visitors[client.client_id] = _Visitor(
-                client.camera, marker, now, now, answered, place_of(client.camera)
+                client.camera, marker, now, now, lens, answered, place_of(client.camera)
             )
         client.camera.on_update(self._heard)
 
@@ -88,17 +95,16 @@ class KeepAwake:
         with self._lock:
             about = [v for v in self._visitors.values() if now - v.moved < RESTING]
         for visitor in about:
-            if visitor.asked is None:
-                lens = float(visitor.camera.fov)
-                visitor.lens = lens - NUDGE if visitor.lens > lens else lens + NUDGE
+            lens = visitor.lens()
+            given_another = abs(lens - visitor.sent) > 10 * NUDGE
+            if visitor.asked is None or given_another:
+                visitor.sent = lens - NUDGE if visitor.sent > lens else lens + NUDGE
                 visitor.asked = now
                 visitor.told = now - visitor.came > ARRIVING and now - visitor.moved > MOVING
-                visitor.camera.fov = visitor.lens
-            elif abs(float(visitor.camera.fov) - visitor.lens) > 10 * NUDGE:
-                visitor.asked = None  # the visitor was given another lens meanwhile
             elif now - visitor.asked >= LATE and not visitor.told:
                 visitor.told = True
                 visitor.answered(now - visitor.asked)
+            visitor.camera.fov = visitor.sent
             # Any scene message draws a picture; this one moves a node that is never seen.
             visitor.marker.position = (0.0, 0.0, 1.0 - visitor.marker.position[2])
         return len(about)
@@ -116,7 +122,7 @@ class KeepAwake:
                 return
             if not same_place(place, visitor.place):
                 visitor.moved, visitor.place = now, place
-            if (asked := visitor.asked) is None or abs(camera.fov - visitor.lens) > 0.1 * NUDGE:
+            if (asked := visitor.asked) is None or abs(camera.fov - visitor.sent) > 0.1 * NUDGE:
                 return
             visitor.asked = None
         if not visitor.told:

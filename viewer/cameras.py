@@ -30,15 +30,16 @@ def pose_of(camera: Camera, ahead: float = LOOK_AHEAD) -> Pose:
     return Pose(position, position + ahead * forward, up, vertical_fov(camera))
 
 
-def camera_of(handle: viser.CameraHandle, pose: Pose | None = None) -> Camera:
+def camera_of(handle: viser.CameraHandle, lens: float, pose: Pose | None = None) -> Camera:
     """What a visitor sees: place, lens and pixel grid of the window.
 
     Args:
         handle: What the browser said last.
-        pose: Place and lens instead, when it has been told another.
+        lens: Vertical field of view, in radians.
+        pose: Place instead, when it has been told another.
     """
     width, height = max(1, int(handle.image_width)), max(1, int(handle.image_height))
-    half = math.tan(0.5 * float(handle.fov if pose is None else pose.fov))
+    half = math.tan(0.5 * lens)
     wide = min(max(math.degrees(2.0 * math.atan(half * width / height)), 1.0), 175.0)
     if pose is not None:
         return Camera.look_at(

@@ -5,6 +5,8 @@ where the visitor may not be, it is told another. Reports that were on their way
 be taken for moves from that place: every correction sets the camera's far plane, far behind all
 that is drawn, to another distance, and only reports that carry it back are answers to it.
 
+The lens is told to the browser and never asked of it: reports on their way carry the one before.
+
 What is moved is the point that the view turns around, just ahead of the eyes: turning the head
 moves the eyes a little, but nobody walks by it.
 """
@@ -25,7 +27,7 @@ import viser.transforms
 from renderers import Camera
 from spatial_memory.walking import Body, Point, Terrain
 from viewer.awake import place_of, same_place
-from viewer.cameras import camera_of, pose_of
+from viewer.cameras import camera_of, pose_of, vertical_fov
 from viewer.navigation import BROWSER_SPEED, FAR_PLANE, LOOK_AHEAD, ORBIT_DISTANCE, Pose
 
 Mode = Literal["walk", "fly", "orbit"]
@@ -74,6 +76,8 @@ class Walker:
         self._tag, self._placed, self._asked = FAR_PLANE, time.monotonic(), np.zeros(3)
         self._owed: np.ndarray | None = None
         self._wanted: Pose | None = None
+        self._told_again = False
+        self._lens: float | None = None
 
     @property
     def mode(self) -> Mode:
@@ -83,7 +87,12 @@ class Walker:
     @property
     def camera(self) -> Camera:
         """What the visitor sees, or is about to see, on the pixel grid of the window."""
-        return camera_of(self._client.camera, self._wanted)
+        return camera_of(self._client.camera, self.lens, self._wanted)
+
+    @property
+    def lens(self) -> float:
+        """Vertical field of view, in radians: the photograph's, until another is told."""
+        return vertical_fov(self._home()) if self._lens is None else self._lens
 
     def report(self, camera: viser.CameraHandle) -> bool:
         """The browser says where the visitor is. Returns whether the visitor has arrived."""
@@ -97,14 +106,20 @@ class Walker:
         now, place = time.monotonic(), place_of(camera)
         if not same_place(place, self._place):
             self.moved_at, self._place = now, place
+        heard = abs(camera.far - self._tag) <= 0.25
         if not self.here:
+            if self._wanted is not None and not heard:
+                if not self._told_again:  # the page's own start may have undone it
+                    self._told_again = True
+                    self.go_to(self._wanted)
+                return False
             # Until viser's page has put itself to its start, it reports poses that look from afar.
             settled = _in_one_place(camera) or now - self._placed > LOST
             self.here = bool(settled and camera.up_direction[1] < UPRIGHT)
             if self.here:
                 self._begin(head, camera.far)
             return self.here
-        if abs(camera.far - self._tag) > 0.25:  # said before it heard of the correction
+        if not heard:
             if self._owed is not None:
                 self._owed = head - self._asked
             if now - self._placed > LOST:
@@ -137,7 +152,7 @@ class Walker:
             self._reach()
             camera.up_direction = pose.up
             self._tell(pose.position, pose.look_at)
-            camera.fov = pose.fov
+            camera.fov = self._lens = pose.fov
             self._owed, self._wanted = None, pose
             self._head = np.array(pose.look_at, np.float64)
             self.moved_at = time.monotonic()
@@ -159,7 +174,7 @@ class Walker:
         turned = flat.moved(yaw_degrees=turn_degrees).moved(pitch_degrees=_pitch(before))
         pose = turned.cam_from_world.double().clone()
         pose[:3, 3] = -pose[:3, :3] @ torch.from_numpy(goal)
-        self.go_to(replace(pose_of(turned.posed(pose.float())), fov=float(self._client.camera.fov)))
+        self.go_to(replace(pose_of(turned.posed(pose.float())), fov=self.lens))
 
     def set_mode(self, mode: Mode) -> None:
         """Move otherwise from now on."""
