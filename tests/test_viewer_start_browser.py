@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from browser import NEEDS_BROWSER, PATIENCE, Complaints, Page, keep, wait_for
 from PIL import Image
+from viser._messages import FileTransferPartAck
 
 import scenegen
 from scenegen.world.sketches import SEEN
@@ -143,6 +144,9 @@ def test_photograph_is_shown_first_and_becomes_a_world(start: Start) -> None:
     start.page.upload(start.photo())
     wait_for(lambda: orange(start.page.screenshot()) > 2000, "the photograph")
     wait_for(lambda: start.grown() > 0, "its world")
+    acks = [m for m in start.app.server._websock_server._broadcast_buffer.message_from_id.values()
+            if isinstance(m, FileTransferPartAck)]  # fmt: skip
+    assert acks == []  # who comes later would be told of an upload
     assert start.app.jobs.wait(PATIENCE)
     assert [f.name for f in (start.folder / "worlds").iterdir()] == [NAME]
     wait_for(lambda: orange(start.page.screenshot()) > 1500, "the world")

@@ -25,13 +25,16 @@ _PLAIN = re.compile(r"[^a-z0-9]+")
 
 
 def bound_uploads(server: viser.ViserServer) -> None:
-    """Refuse files beyond MAX_BYTES before a byte of them is kept.
+    """Refuse files beyond MAX_BYTES before a byte of them is kept, and answer the sender alone.
 
     viser takes whatever comes into memory. Its handlers are wrapped: a refused file is answered as
-    if it had arrived, so that the browser stops waiting, and the visitor is told why.
+    if it had arrived, so that the browser stops waiting, and the visitor is told why. Its answers
+    go to everyone, and again to whoever comes later, as uploads of nobody knows what.
     """
     gui = server.gui
     handlers: Any = server._websock_server._incoming_handlers
+    everyone: Any = gui._websock_interface
+    tell = everyone.queue_message
     start = gui._handle_file_transfer_start
     part = gui._handle_file_transfer_part
 
@@ -64,6 +67,15 @@ def bound_uploads(server: viser.ViserServer) -> None:
             return
         part(client_id, message)
 
+    def answer(message: _messages.Message) -> None:
+        if not isinstance(message, _messages.FileTransferPartAck):
+            tell(message)
+        elif sender := server.get_clients().get(
+            gui._current_file_upload_states[message.transfer_uuid]["client_id"]
+        ):
+            sender._websock_connection.queue_message(message)
+
+    everyone.queue_message = answer
     for kind, old, new in (
         (_messages.FileTransferStartUpload, start, guarded_start),
         (_messages.FileTransferPart, part, guarded_part),
