@@ -259,8 +259,14 @@ def test_others_see_who_grows_and_anyone_can_cancel(
     inside: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first step is held up until somebody has cancelled: it is kept, and no other is made."""
-    go, add = threading.Event(), inside.app.add_chunk
-    monkeypatch.setattr(inside.app, "add_chunk", lambda *a, **k: go.wait(PATIENCE) and add(*a, **k))
+    made, go, add = threading.Event(), threading.Event(), inside.app.add_chunk
+
+    def held_up(*chunk: Any) -> None:
+        made.set()
+        assert go.wait(PATIENCE)
+        add(*chunk)
+
+    monkeypatch.setattr(inside.app, "add_chunk", held_up)
     person = inside.person
     other = Page(inside.folder / "chrome2", 640, 420)
     try:
@@ -270,6 +276,7 @@ def test_others_see_who_grows_and_anyone_can_cancel(
         inside.page.hold_key("g", 0.1)
         wait_for(lambda: inside.app.jobs.job is not None, "growth to begin")
         wait_for(lambda: f"Growing here ({person.name})" in other.text(), "the other to see it")
+        wait_for(made.is_set, "the first step to be made")
 
         def cancel() -> bool:
             other.click("Cancel")  # again when the panel moved under the mouse, as people do
