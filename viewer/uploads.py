@@ -70,9 +70,10 @@ def bound_uploads(server: viser.ViserServer) -> None:
     def answer(message: _messages.Message) -> None:
         if not isinstance(message, _messages.FileTransferPartAck):
             tell(message)
-        elif sender := server.get_clients().get(
-            gui._current_file_upload_states[message.transfer_uuid]["client_id"]
-        ):
+            return
+        state = gui._current_file_upload_states.get(message.transfer_uuid)
+        sender = server.get_clients().get(state["client_id"]) if state else None
+        if sender is not None:  # else they left meanwhile
             sender._websock_connection.queue_message(message)
 
     everyone.queue_message = answer

@@ -13,6 +13,7 @@ moves the eyes a little, but nobody walks by it.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -76,7 +77,7 @@ class Walker:
         self._tag, self._placed, self._asked = FAR_PLANE, time.monotonic(), np.zeros(3)
         self._owed: np.ndarray | None = None
         self._wanted: Pose | None = None
-        self._told_again = False
+        self._told_again = -math.inf
         self._lens: float | None = None
 
     @property
@@ -109,8 +110,8 @@ class Walker:
         heard = abs(camera.far - self._tag) <= 0.25
         if not self.here:
             if self._wanted is not None and not heard:
-                if not self._told_again:  # the page's own start may have undone it
-                    self._told_again = True
+                if now - self._told_again > LOST:  # the page's own start may have undone it
+                    self._told_again = now
                     self.go_to(self._wanted)
                 return False
             # Until viser's page has put itself to its start, it reports poses that look from afar.
